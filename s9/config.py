@@ -1,0 +1,334 @@
+"""What a run may contain: types, units and ranges. The values are in conf/, neither stands twice.
+
+Every dataclass checks its own ranges when it is made, so a `Config` that exists is a valid one.
+"""
+
+import difflib
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+# What a `_target_` may name: users swap optimizers, schedules and transforms, nothing else.
+ALLOWED_TARGETS = {
+    "optimizer": ("torch.optim.", "s9.training."),
+    "scheduler": ("s9.training.",),
+    "aug": ("albumentations.", "s9.data."),
+}
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text is one plain line: what is wrong, where, what is allowed."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """`; did you mean X?` for the closest allowed word, else `; allowed: ...`."""
+    options = list(allowed)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(options)}"
+
+
+def require(key: str, value: Any, holds: bool, allowed: str) -> None:
+    """Raises UserError `key=value: must be allowed` unless `holds`. NaN fails every comparison, so it is caught too."""
+    if not holds:
+        raise UserError(f"{key}={value}: must be {allowed}")
+
+
+@dataclass
+class DataConfig:
+    """What every data set has."""
+
+    name: str = MISSING
+    val_size: int = MISSING  # images held out of train, stratified; 0: none
+    workers: int = MISSING  # processes; 0: augment in the training process
+
+    def __post_init__(self) -> None:
+        require("data.val_size", self.val_size, self.val_size >= 0, "0 or more")
+        require("data.workers", self.workers, 0 <= self.workers <= 256, "from 0 to 256")
+
+
+@dataclass
+class DigitsConfig(DataConfig):
+    """scikit-learn's digits need nothing more."""
+
+
+@dataclass
+class Cifar10Config(DataConfig):
+    archive: str | None = MISSING
+    urls: list[str] = MISSING
+    cache: str = MISSING  # folder
+
+
+@dataclass
+class FolderConfig(DataConfig):
+    root: str = MISSING  # folder with train/<class>/* and test/<class>/*
+    image_size: int = MISSING  # pixels
+    cache: str = MISSING  # folder
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("data.image_size", self.image_size, 8 <= self.image_size <= 1024, "from 8 to 1024 pixels")
+
+
+@dataclass
+class AugConfig:
+    """A map of albumentations transforms, applied in order; `fill: mean` stands for the data set's mean colour."""
+
+    name: str = MISSING
+    transforms: dict[str, Any] = MISSING
+
+    def __post_init__(self) -> None:
+        for name, transform in self.transforms.items():
+            check_component(f"aug.transforms.{name}", transform, "aug")
+            if "p" in transform:
+                p = transform["p"]
+                require(f"aug.transforms.{name}.p", p, _is_number(p) and 0 <= p <= 1, "a probability from 0 to 1")
+
+
+@dataclass
+class LayerConfig:
+    """One row of the network's table: a convolution with norm, activation and dropout."""
+
+    channels: int | None = MISSING  # null: one for each class, without norm, activation and dropout
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    padding: int | None = None  # null: dilation * (kernel_size - 1) / 2, which keeps the size at stride 1
+    groups: int = 1
+    separable: bool = False  # a depthwise convolution, then a pointwise one
+    residual: int = 0  # add what came in so many layers before; 0: no residual path
+    dropout: float | None = None  # null: model.dropout
+
+
+def _typed_layer(key: str, row: Any) -> LayerConfig:
+    """OmegaConf types the values of one mapping, not of a mapping of mappings: the rows are typed here."""
+    if isinstance(row, LayerConfig):
+        return row
+    if not isinstance(row, dict):
+        raise UserError(f"{key}={row}: must be a row such as {{channels: 32, stride: 2}}")
+    known = [f.name for f in fields(LayerConfig)]
+    for name, value in row.items():
+        if name not in known:
+            raise UserError(f"{key}.{name}={value}: there is no such key{nearest(str(name), known)}")
+        try:
+            OmegaConf.merge(OmegaConf.structured(LayerConfig), {name: value})
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}.{name}={value}: {str(error).splitlines()[0]}") from None
+    layer: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LayerConfig), row))
+    return layer  # type: ignore[no-any-return]
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    dropout: float = MISSING  # 2-d dropout after each layer but the last
+    activation: str = MISSING  # relu, gelu or silu
+    whiten: bool = MISSING  # first layer starts as a whitening of the training patches
+    head: bool = MISSING  # a fully connected layer after the global average
+    blocks: dict[str, dict[str, LayerConfig]] = MISSING
+    known_weak_points: dict[str, str] = field(default_factory=dict)  # rule of s9.check: why it is broken on purpose
+
+    def __post_init__(self) -> None:
+        require("model.dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")
+        require("model.activation", self.activation, self.activation in ("relu", "gelu", "silu"), "relu, gelu or silu")
+        position = 0
+        for block, layers in self.blocks.items():
+            for name, row in layers.items():
+                key = f"model.blocks.{block}.{name}"
+                layers[name] = layer = _typed_layer(key, row)
+                self._check_layer(key, layer, position)
+                position += 1
+        require("model.blocks", "{}", position > 0, "at least one layer")
+
+    def _check_layer(self, key: str, layer: LayerConfig, position: int) -> None:
+        for attribute in ("kernel_size", "stride", "dilation", "groups"):
+            value = getattr(layer, attribute)
+            require(f"{key}.{attribute}", value, value >= 1, "1 or more")
+        if layer.channels is not None:
+            require(f"{key}.channels", layer.channels, layer.channels >= 1, "1 or more")
+        if layer.padding is not None:
+            require(f"{key}.padding", layer.padding, layer.padding >= 0, "0 or more")
+        if layer.dropout is not None:
+            require(f"{key}.dropout", layer.dropout, 0 <= layer.dropout < 1, "in [0, 1)")
+        require(f"{key}.residual", layer.residual, 0 <= layer.residual <= position + 1, f"from 0 to {position + 1}")
+        require(f"{key}.groups", layer.groups, not layer.separable or layer.groups == 1, "1 where separable is true")
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = MISSING
+    batch_size: int = MISSING  # images
+    steps_per_epoch: int | None = MISSING  # null: all of train
+    label_smoothing: float = MISSING
+    ema_decay: float = MISSING  # per step; 0: off
+    clip_norm: float | None = MISSING  # null: no clipping
+    device: str = MISSING
+    precision: str = MISSING
+    compile: bool = MISSING
+
+    def __post_init__(self) -> None:
+        require("trainer.epochs", self.epochs, self.epochs >= 1, "1 or more")
+        require("trainer.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        if self.steps_per_epoch is not None:
+            require("trainer.steps_per_epoch", self.steps_per_epoch, self.steps_per_epoch >= 1, "1 or more, or null")
+        require("trainer.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
+        require("trainer.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
+        if self.clip_norm is not None:
+            require("trainer.clip_norm", self.clip_norm, 0 < self.clip_norm < math.inf, "more than 0, or null")
+        require("trainer.precision", self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS))
+        kind, _, index = self.device.partition(":")
+        valid = kind in ("auto", "cpu", "cuda", "mps") and (not index or (kind == "cuda" and index.isdigit()))
+        require("trainer.device", self.device, valid, "auto, cpu, cuda, cuda:<number> or mps")
+
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass
+class WandbConfig:
+    mode: str = MISSING
+    project: str = MISSING
+    entity: str | None = MISSING
+    group: str | None = MISSING
+    tags: list[str] = MISSING
+    job_type: str = MISSING
+    timeout: float = MISSING  # seconds
+
+    def __post_init__(self) -> None:
+        modes = ("auto", "online", "offline", "disabled")
+        require("wandb.mode", self.mode, self.mode in modes, ", ".join(modes))
+        require("wandb.timeout", self.timeout, 0 < self.timeout <= 20, "more than 0 and at most 20 seconds")
+
+
+@dataclass
+class Config:
+    """The whole of one run."""
+
+    data: DataConfig = MISSING
+    aug: AugConfig = MISSING
+    model: ModelConfig = MISSING
+    optimizer: dict[str, Any] = MISSING  # _target_, lr, weight_decay and what the target knows
+    scheduler: dict[str, Any] = MISSING  # _target_ and what the target knows
+    trainer: TrainerConfig = MISSING
+    wandb: WandbConfig = MISSING
+    name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        check_component("optimizer", self.optimizer, "optimizer")
+        check_component("scheduler", self.scheduler, "scheduler")
+        for key, low_allowed in (("lr", False), ("weight_decay", True)):
+            value = self.optimizer.get(key, MISSING if key == "lr" else 0)
+            holds = _is_number(value) and (0 < value < math.inf or (low_allowed and value == 0))
+            require(f"optimizer.{key}", value, holds, "a number, 0 or more" if low_allowed else "a number more than 0")
+        for key in ("warmup", "start"):
+            value = self.scheduler.get(key, 0)
+            require(f"scheduler.{key}", value, _is_number(value) and 0 <= value <= 1, "from 0 to 1")
+
+    @property
+    def run_name(self) -> str:
+        return self.name or f"{self.model.name}-{self.aug.name}-{self.data.name}"
+
+
+DATA_CONFIGS: dict[str, type[DataConfig]] = {
+    "cifar10": Cifar10Config,
+    "folder": FolderConfig,
+    "digits": DigitsConfig,
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
+    """The class or function that `target` names, imported only when its package is on the allow-list of `group`."""
+    allowed = ALLOWED_TARGETS[group]
+    if not isinstance(target, str) or not target.startswith(allowed):
+        raise UserError(f"{key}._target_={target}: must begin with {' or '.join(allowed)}")
+    module_name, _, name = target.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError:
+        raise UserError(f"{key}._target_={target}: there is no module {module_name}") from None
+    # `isidentifier` and a public name: "albumentations.os.system" must not get through by way of an attribute.
+    found = getattr(module, name, None)
+    public = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n))]
+    if name.startswith("_") or not callable(found):
+        raise UserError(f"{key}._target_={target}: {module_name} has no {name}{nearest(name, public[:0] or public)}")
+    owner = getattr(found, "__module__", "") or ""
+    if not f"{owner}.".startswith(allowed):
+        raise UserError(f"{key}._target_={target}: must be defined in {' or '.join(allowed)}, not in {owner}")
+    return found
+
+
+def check_component(key: str, component: Any, group: str) -> None:
+    """Raises UserError unless `component` is a mapping whose target is allowed and knows every argument."""
+    if not isinstance(component, dict) or "_target_" not in component:
+        raise UserError(f"{key}={component}: must be a mapping with _target_ and its arguments")
+    target = check_target(key, component["_target_"], group)
+    known = {p for p in inspect.signature(target).parameters if p not in ("params", "progress", "self")}
+    for argument, value in component.items():
+        if argument != "_target_" and argument not in known:
+            raise UserError(f"{key}.{argument}={value}: {target.__name__} does not know it{nearest(argument, sorted(known))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}.{argument}={value}: must be a finite number")
+
+
+def build_component(component: dict[str, Any], group: str, *args: Any, **replaced: Any) -> Any:
+    """Calls the component's target with its arguments; `replaced` wins over the component's own.
+
+    Raises:
+        UserError: the target is not allowed, or refuses an argument.
+    """
+    target = check_target(group, component["_target_"], group)
+    arguments = {k: v for k, v in component.items() if k != "_target_"} | replaced
+    try:
+        return target(*args, **arguments)
+    except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()
+        raise UserError(f"{group} {component['_target_']} refuses its arguments: {'; '.join(r.strip() for r in reason)}") from None
+
+
+def to_config(composed: DictConfig) -> Config:
+    """The composed configuration as checked dataclasses.
+
+    Raises:
+        UserError: a key that nothing reads, a missing one, a wrong type or a value out of range.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+    if not isinstance(config, Config):
+        raise UserError("the configuration is not one of s9: start from conf/config.yaml")
+    refuse_extra_keys(composed, config, "")
+    return config
+
+
+def refuse_extra_keys(composed: DictConfig, typed: Any, path: str) -> None:
+    """`to_object` keeps a `+new.key=1` silently; a key that nothing reads is refused here."""
+    known = {f.name for f in fields(typed)}
+    for key in composed:
+        name = str(key)
+        if name not in known:
+            raise UserError(f"{path}{name}: there is no such key{nearest(name, sorted(known))}")
+        value = getattr(typed, name)
+        if is_dataclass(value):
+            refuse_extra_keys(composed[key], value, f"{path}{name}.")
+
+
+def register_schemas() -> None:
+    """Tells Hydra the types, so that unknown keys and wrong types fail at composition."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, node in DATA_CONFIGS.items():
+        store.store(group="data", name=f"{name}_schema", node=node)

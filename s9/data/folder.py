@@ -1,0 +1,102 @@
+"""A user's own images: root/{train,test}/<class>/*, decoded once, kept in a cache of ours, never beside theirs."""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from s9.config import FolderConfig, UserError
+from s9.data.cache import cached_arrays
+from s9.data.image_set import ImageSet, Split, channel_statistics, hold_out
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def load_folder(config: FolderConfig, seed: int) -> ImageSet:
+    """The images under `data.root`, scaled to `data.image_size`; mean and std are those of train.
+
+    Raises:
+        UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
+    """
+    root = Path(config.root).expanduser()
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise UserError(
+                f"data.root={config.root}: there is no folder {root / split}; wanted: <root>/train/<class>/* and "
+                "<root>/test/<class>/*. Other ways: data=cifar10 data.archive=<file>, or data=digits"
+            )
+    class_names = _class_names(root)
+    files = {split: _image_files(root / split, class_names) for split in ("train", "test")}
+    key = _key(root, files, config.image_size)
+    arrays = cached_arrays(Path(config.cache).expanduser(), key, lambda: _decode(files, config.image_size))
+    whole = {s: Split(arrays[f"{s}_images"], np.array([label for _, label in files[s]], np.int64)) for s in files}
+    mean, std = channel_statistics(whole["train"].images)
+    train, val = hold_out(whole["train"], config.val_size, seed)
+    return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"])
+
+
+def _variant(root: Path) -> str:
+    """Accuracies on the JPEG copy of CIFAR-10 must not be taken for those on the original files."""
+    return "CIFAR-10 (JPEG)" if root.name == "cifar10-images" else f"folder {root.name}"
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    found = {s: {d.name for d in (root / s).iterdir() if d.is_dir() and not d.name.startswith(".")} for s in ("train", "test")}
+    if len(found["train"]) < 2:
+        raise UserError(f"{root / 'train'}: needs at least two class folders, has {len(found['train'])}")
+    for have, lack in (("train", "test"), ("test", "train")):
+        missing = sorted(found[have] - found[lack])
+        if missing:
+            raise UserError(f"{root / lack / missing[0]}: no such class folder, yet {root / have} has the class")
+    return tuple(sorted(found["train"]))
+
+
+def _image_files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]:
+    files = []
+    for label, name in enumerate(class_names):
+        of_class = sorted(f for f in (folder / name).iterdir() if f.suffix.lower() in SUFFIXES)
+        if not of_class:
+            raise UserError(f"{folder / name}: the class is empty; wanted: .jpg, .jpeg or .png files")
+        files += [(f, label) for f in of_class]
+    return files
+
+
+def _key(root: Path, files: dict[str, list[tuple[Path, int]]], image_size: int) -> str:
+    """Changes with any file's name, size or time, and with the image size."""
+    digest = hashlib.sha256(f"{root.resolve()}\n{image_size}\n".encode())
+    for of_split in files.values():
+        for file, _ in of_split:
+            state = file.stat()
+            digest.update(f"{file.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return f"folder-{digest.hexdigest()[:24]}"
+
+
+def _decode(files: dict[str, list[tuple[Path, int]]], image_size: int) -> Mapping[str, np.ndarray]:
+    with ThreadPoolExecutor() as pool:
+        return {
+            f"{split}_images": np.stack(list(pool.map(lambda item: decode_image(item[0], image_size), of_split)))
+            for split, of_split in files.items()
+        }
+
+
+def decode_image(file: Path, image_size: int) -> np.ndarray:
+    """One image file of any colour mode as uint8 (image_size, image_size, 3); transparent parts become white.
+
+    Raises:
+        UserError: names the file that cannot be read.
+    """
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: cannot be read as an image ({str(error).splitlines()[0]}); mend or remove it") from None
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.asarray(image)

@@ -1,0 +1,81 @@
+"""What every data set gives: uint8 images, labels, class names, mean and std, split into train, val and test."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from s9.config import UserError
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: uint8 (N, H, W, 3); labels: int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray | slice) -> "Split":
+        return Split(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set in memory. mean and std: (3,) of RGB in [0, 1]; variant: how people should name its accuracies."""
+
+    variant: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    train: Split
+    val: Split
+    test: Split
+
+    @property
+    def image_size(self) -> int:
+        """Pixels on a side."""
+        return int(self.train.images.shape[1])
+
+    def names_of(self, labels: np.ndarray) -> list[str]:
+        return [self.class_names[label] for label in labels]
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation per channel in [0, 1] of uint8 images (N, H, W, 3).
+
+    From histograms: exact, and without a float copy of the data set.
+    """
+    levels = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(3):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = float((counts * levels).sum() / counts.sum())
+        variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
+        means.append(mean)
+        stds.append(max(variance**0.5, 1e-6))
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+
+
+def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
+    """Splits train into (train, val), stratified by class and fixed by seed.
+
+    Raises:
+        UserError: val_size leaves nothing to train on, or is too small for one image a class.
+    """
+    if val_size == 0:
+        return train, train.take(np.arange(0))
+    classes = len(np.unique(train.labels))
+    if not classes <= val_size <= len(train) - classes:
+        raise UserError(
+            f"data.val_size={val_size}: must be 0, or from {classes} (one a class) to {len(train) - classes}, "
+            f"since train has {len(train)} images"
+        )
+    from sklearn.model_selection import train_test_split
+
+    try:
+        kept, held = train_test_split(np.arange(len(train)), test_size=val_size, stratify=train.labels, random_state=seed)
+    except ValueError as error:  # a class with a single image
+        raise UserError(f"data.val_size={val_size}: {str(error).splitlines()[0]}") from None
+    return train.take(np.sort(kept)), train.take(np.sort(held))

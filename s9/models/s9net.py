@@ -1,0 +1,143 @@
+"""The network as data: one class builds whatever rows conf/model/*.yaml lists (C1 C2 C3 C4, average, head)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from s9.config import LayerConfig, ModelConfig, UserError
+from s9.data.image_set import ImageSet
+from s9.data.loaders import to_device
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+WHITENING_IMAGES = 4000  # of train; more changes the statistics of 3 x 3 patches by less than a thousandth
+
+
+def padding_of(layer: LayerConfig) -> int:
+    """Pixels on each side; by default what keeps the size at stride 1."""
+    return layer.dilation * (layer.kernel_size - 1) // 2 if layer.padding is None else layer.padding
+
+
+def rows(config: ModelConfig) -> Iterator[tuple[str, LayerConfig]]:
+    """(`C1.conv1`, layer) for each layer, in order."""
+    for block, layers in config.blocks.items():
+        for name, layer in layers.items():
+            yield f"{block}.{name}", layer
+
+
+class Layer(nn.Module):
+    """Convolution, batch norm, activation, 2-d dropout. (B, in_channels, H, W) -> (B, channels, H', W').
+
+    `last` layers without a head give the logits' maps: a convolution and nothing else.
+    """
+
+    def __init__(self, config: LayerConfig, in_channels: int, channels: int, activation: str, dropout: float, last: bool):
+        super().__init__()
+        spatial = {
+            "kernel_size": config.kernel_size,
+            "stride": config.stride,
+            "dilation": config.dilation,
+            "padding": padding_of(config),
+            "bias": False,
+        }
+        self.conv: nn.Module
+        if config.separable:  # Howard et al., "MobileNets", 2017, without the norm in between
+            depthwise = nn.Conv2d(in_channels, in_channels, groups=in_channels, **spatial)
+            self.conv = nn.Sequential(depthwise, nn.Conv2d(in_channels, channels, 1, bias=False))
+        else:
+            self.conv = nn.Conv2d(in_channels, channels, groups=config.groups, **spatial)
+        self.norm = nn.Identity() if last else nn.BatchNorm2d(channels)
+        self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
+        self.dropout = nn.Identity() if last or dropout == 0 else nn.Dropout2d(dropout)
+        self.residual = config.residual
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.activation(self.norm(self.conv(images))))
+
+
+class S9Net(nn.Module):
+    """images (B, 3, H, W) -> logits (B, num_classes).
+
+    Raises:
+        UserError: names the row that cannot be built, as a group count that does not divide, an image that shrinks to
+            nothing, or a residual path between different shapes.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int, image_size: int = 32):
+        super().__init__()
+        named = list(rows(config))
+        shapes = [(3, image_size)]  # what comes into each layer: channels, pixels
+        self.layers = nn.ModuleDict()
+        for position, (name, layer) in enumerate(named):
+            last = layer.channels is None
+            if last != (position == len(named) - 1 and not config.head):
+                wanted = "a number" if last else "null, since model.head is false"
+                raise UserError(f"model.blocks.{name}.channels={layer.channels}: must be {wanted}")
+            out = layer_output(f"model.blocks.{name}", layer, shapes, num_classes)
+            dropout = config.dropout if layer.dropout is None else layer.dropout
+            self.layers[name.replace(".", "_")] = Layer(layer, shapes[-1][0], out[0], config.activation, dropout, last)
+            shapes.append(out)
+        self.head = nn.Linear(shapes[-1][0], num_classes) if config.head else nn.Identity()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        inputs = []
+        for layer in self.layers.values():
+            inputs.append(images)
+            images = layer(images)
+            if layer.residual:
+                images = images + inputs[-layer.residual]
+        return self.head(images.float().mean(dim=(2, 3)))
+
+
+def build_model(config: ModelConfig, data: ImageSet) -> S9Net:
+    """The network for the data's classes and image size; its first layer started from train where asked.
+
+    Raises:
+        UserError: names the row that cannot be built.
+    """
+    model = S9Net(config, len(data.class_names), data.image_size)
+    if config.whiten:
+        images = torch.from_numpy(data.train.images[:: max(1, len(data.train) // WHITENING_IMAGES)]).permute(0, 3, 1, 2)
+        whiten_first_layer(model, to_device(images, torch.device("cpu"), data.mean, data.std))
+    return model
+
+
+def layer_output(key: str, layer: LayerConfig, shapes: list[tuple[int, int]], num_classes: int) -> tuple[int, int]:
+    """(channels, pixels) that come out of `layer`, given what came into it and into the layers before it.
+
+    Raises:
+        UserError: the row cannot be built.
+    """
+    in_channels, size = shapes[-1]
+    channels = num_classes if layer.channels is None else layer.channels
+    if in_channels % layer.groups or channels % layer.groups:
+        raise UserError(f"{key}.groups={layer.groups}: must divide both {in_channels} and {channels} channels")
+    size = (size + 2 * padding_of(layer) - layer.dilation * (layer.kernel_size - 1) - 1) // layer.stride + 1
+    if size < 1:
+        raise UserError(f"{key}: leaves no pixel of a {shapes[-1][1]} x {shapes[-1][1]} input; pad it or use less stride")
+    if layer.residual and shapes[-layer.residual] != (channels, size):
+        before = "{} channels of {} x {}".format(shapes[-layer.residual][0], *[shapes[-layer.residual][1]] * 2)
+        raise UserError(f"{key}.residual={layer.residual}: adds {before} to {channels} channels of {size} x {size}")
+    return channels, size
+
+
+def whiten_first_layer(model: S9Net, images: torch.Tensor, epsilon: float = 5e-4) -> None:
+    """Starts the first layer as a whitening of the training patches, in pairs of opposite sign; it stays trainable.
+
+    Source: Page, "How to Train Your ResNet 8: Bag of Tricks", 2019; airbench, Jordan, 2024 (there frozen).
+
+    Args:
+        images: normalised (N, 3, H, W); a few thousand suffice.
+    """
+    first = next(iter(model.layers.values())).conv
+    if not isinstance(first, nn.Conv2d) or first.groups != 1:
+        raise UserError("model.whiten=true: the first layer must be an ordinary convolution")
+    count, channels, size, _ = first.weight.shape
+    patches = images.cpu().unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * size**2)
+    values, vectors = torch.linalg.eigh(patches.T.double() @ patches.double() / len(patches))
+    filters = (vectors.T / torch.sqrt(values[:, None] + epsilon)).flip(0)[: count // 2].float()
+    filters = filters.reshape(-1, channels, size, size).to(first.weight)
+    with torch.no_grad():
+        first.weight[: len(filters)] = filters
+        first.weight[len(filters) : 2 * len(filters)] = -filters

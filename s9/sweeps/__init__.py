@@ -1,0 +1,1 @@
+"""What belongs to many runs: the summary that a sweep leaves."""

@@ -1,0 +1,125 @@
+"""The figures of a run, drawn from the files in its folder and nothing else, so that any run can be drawn again."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from s9.tracking import record
+
+DPI = 120
+TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
+
+
+def draw_all(folder: Path) -> list[Path]:
+    """Draws every figure whose file is there; returns the pictures' paths."""
+    (folder / record.FIGURES).mkdir(exist_ok=True)
+    drawn = []
+    if (folder / record.SAMPLES).exists():
+        drawn.append(augmentation_grid(folder))
+    if (folder / record.METRICS).exists():
+        drawn.append(curves(folder))
+    if (folder / record.PREDICTIONS).exists():
+        drawn += [misclassified_grid(folder), confusion_matrix(folder)]
+    return drawn
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Path:
+    path = folder / record.FIGURES / f"{name}.png"
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})  # the same files give the same picture
+    return path
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def augmentation_grid(folder: Path) -> Path:
+    """A column an image: as it is, then as training sees it in the first epochs."""
+    samples = record.read_arrays(folder / record.SAMPLES)
+    count, epochs = samples["augmented"].shape[:2]
+    figure = Figure(figsize=(1.05 * count + 0.7, 1.05 * (epochs + 1) + 0.5), layout="constrained")
+    grid = figure.subplots(epochs + 1, count, squeeze=False)
+    for column in range(count):
+        _show(grid[0][column], samples["original"][column])
+        grid[0][column].set_title(str(samples["names"][column]), fontsize=8)
+        for epoch in range(epochs):
+            _show(grid[epoch + 1][column], samples["augmented"][column, epoch])
+    for row in range(epochs + 1):
+        grid[row][0].set_ylabel("as it is" if row == 0 else f"epoch {row}", fontsize=8)
+    return _save(figure, folder, "augmentation")
+
+
+def curves(folder: Path) -> Path:
+    """Loss and accuracy of train and val over the epochs, and the one test of the final weights."""
+    metrics = record.read_metrics(folder)
+    summary = record.read_summary(folder) if (folder / record.SUMMARY).exists() else {}
+    epochs = [m["epoch"] for m in metrics]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True):
+        axes.plot(epochs, [m[f"train/{key}"] for m in metrics], color=TRAIN, marker=".", label="train (augmented)")
+        if metrics and f"val/{key}" in metrics[0]:
+            axes.plot(epochs, [m[f"val/{key}"] for m in metrics], color=VAL, marker=".", label="val")
+        if "test" in summary:
+            value = summary["test"][key]
+            text = f"test {100 * value:.2f} %" if key == "accuracy" else f"test {value:.3f}"
+            axes.plot(epochs[-1:], [value], color=TEST, marker="*", markersize=11, linestyle="none", label=text)
+        axes.set(xlabel="epoch", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        if key == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return _save(figure, folder, "curves")
+
+
+def misclassified_grid(folder: Path, columns: int = 8) -> Path:
+    """The mistakes on test that the network was surest of, with the true and the predicted class."""
+    stored = record.read_arrays(folder / record.PREDICTIONS)
+    names, worst = stored["class_names"], stored["worst"]
+    preds = stored["probs"].argmax(1)
+    rows = max(1, -(-len(worst) // columns))
+    figure = Figure(figsize=(1.35 * columns, 1.75 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, index, image in zip(grid, worst, stored["worst_images"], strict=False):
+        axes.set_axis_on()
+        _show(axes, image)
+        label, pred = stored["labels"][index], preds[index]
+        sure = f"{100 * stored['probs'][index, pred]:.0f} %"
+        axes.set_title(f"{names[label]}", fontsize=8, color=TEST, pad=3)
+        axes.set_xlabel(f"{names[pred]}, {sure}", fontsize=8, color=VAL, labelpad=2)
+    wrong = int((preds != stored["labels"]).sum())
+    figure.suptitle(f"{wrong:,} of {len(preds):,} test images wrong; the surest first (true above, predicted below)", fontsize=10)
+    return _save(figure, folder, "misclassified")
+
+
+def confusion_matrix(folder: Path) -> Path:
+    """Rows: the true class; columns: the predicted one; counts of test images, shaded by the row's part."""
+    from sklearn.metrics import confusion_matrix as count_pairs
+
+    stored = record.read_arrays(folder / record.PREDICTIONS)
+    names = [str(name) for name in stored["class_names"]]
+    counts = count_pairs(stored["labels"], stored["probs"].argmax(1), labels=range(len(names)))
+    part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.2 + 0.48 * len(names)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
+    if len(names) <= 20:
+        for row, column in np.ndindex(counts.shape):
+            color = "white" if part[row, column] > 0.5 else "black" if counts[row, column] else "#bbbbbb"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"test accuracy {100 * np.trace(counts) / counts.sum():.2f} %", fontsize=10)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="part of the true class", format=PercentFormatter(1.0))
+    return _save(figure, folder, "confusion")

@@ -1,0 +1,1 @@
+"""Learning: optimizers and schedules, the loop, the weights on disk."""
