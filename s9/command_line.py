@@ -212,7 +212,7 @@ def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> 
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    parser.error = _refuse_flag  # type: ignore[method-assign]
+    parser.error = _refuse_flag
     parsed: argparse.Namespace = parser.parse_args(arguments)
     asks_hydra = parsed.hydra_help or parsed.shell_completion or parsed.info or parsed.cfg
     if not asks_hydra and not parsed.config_path and not parsed.config_name and not parsed.config_dir:

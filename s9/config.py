@@ -276,7 +276,9 @@ def check_component(key: str, component: Any, group: str) -> None:
     known = {p for p in inspect.signature(target).parameters if p not in ("params", "progress", "self")}
     for argument, value in component.items():
         if argument != "_target_" and argument not in known:
-            raise UserError(f"{key}.{argument}={value}: {target.__name__} does not know it{nearest(argument, sorted(known))}")
+            raise UserError(
+                f"{key}.{argument}={value}: {target.__name__} does not know it{nearest(argument, sorted(known))}"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}.{argument}={value}: must be a finite number")
 
@@ -293,7 +295,9 @@ def build_component(component: dict[str, Any], group: str, *args: Any, **replace
         return target(*args, **arguments)
     except (ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()
-        raise UserError(f"{group} {component['_target_']} refuses its arguments: {'; '.join(r.strip() for r in reason)}") from None
+        raise UserError(
+            f"{group} {component['_target_']} refuses its arguments: {'; '.join(r.strip() for r in reason)}"
+        ) from None
 
 
 def to_config(composed: DictConfig) -> Config:

@@ -62,7 +62,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if real else torch.float32
     if name == "bfloat16" and not real:
-        raise UserError(f"trainer.precision=bfloat16: this {device.type} has no bf16 in hardware; allowed: auto, float32")
+        raise UserError(
+            f"trainer.precision=bfloat16: this {device.type} has no bf16 in hardware; allowed: auto, float32"
+        )
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 

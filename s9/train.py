@@ -36,20 +36,27 @@ def job(composed: Any) -> None:
     from hydra.types import RunMode
 
     from s9.sweeps.summary import add_row
-    from s9.training.loop import NonFiniteLoss
+    from s9.training.loop import NonFiniteLossError
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())  # shorter to read, and to paste into the next command
     sweep_dir = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     overrides = " ".join(hydra.overrides.task)
     row: dict[str, Any] = {"job": hydra.job.get("num", 0), "overrides": overrides, "folder": folder.name}
     try:
         summary = train(to_config(composed), folder, group=sweep_dir.name if sweep_dir else None, overrides=overrides)
         val = summary.get("val", {})
-        row |= {"status": "done", "val/accuracy": val.get("accuracy"), "val/loss": val.get("loss"), "minutes": summary["minutes"]}
+        row |= {
+            "status": "done",
+            "val/accuracy": val.get("accuracy"),
+            "val/loss": val.get("loss"),
+            "minutes": summary["minutes"],
+        }
     except Exception as error:
         row |= {"status": "failed", "reason": " ".join(str(error).split()) or type(error).__name__}
-        refused, diverged = isinstance(error, UserError), isinstance(error, NonFiniteLoss)
+        refused, diverged = isinstance(error, UserError), isinstance(error, NonFiniteLossError)
         if refused:
             remove_refused(folder)  # nothing was trained: nothing to keep
         else:
@@ -75,7 +82,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
 
     Raises:
         UserError: the machine or the data cannot do what was asked; raised before the first step.
-        NonFiniteLoss: the loss became infinite or NaN.
+        NonFiniteLossError: the loss became infinite or NaN.
     """
     from s9 import runtime
     from s9.data import sources
@@ -107,13 +114,15 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     tested = plain_module(averaged or model)  # what val and test see, and what is saved
 
     record.write_config(folder, config)
-    shown = data.train.take(slice(SAMPLES_SHOWN))
+    shown = data.examples(SAMPLES_SHOWN)
     record.write_samples(folder, shown.images, sample_grid(shown.images, augment), data.names_of(shown.labels))
     figures.draw_all(folder)
     mirror = WandbLog(config.wandb, folder, config.run_name, group or config.model.name, record.as_dict(config))
     facts = model_facts(config.model, len(data.class_names), data.image_size)
-    log.info(f"{config.run_name} on {data.variant}: {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images")
-    log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field} | {device}, {precision} | W&B {mirror.mode}")
+    sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
+    log.info(f"{config.run_name} on {data.variant}: {sizes}")
+    log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
+    log.info(f"{device}, {str(precision).removeprefix('torch.')}, W&B {mirror.mode}, {folder}")
     exit_code = 1
     try:
         mirror.log_model(facts, folder / record.FIGURES / "augmentation.png")
@@ -146,7 +155,9 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     return summary
 
 
-def describe_run(config: Config, variant: str, facts: "ModelFacts", overrides: str, best: dict[str, float]) -> dict[str, Any]:
+def describe_run(
+    config: Config, variant: str, facts: "ModelFacts", overrides: str, best: dict[str, float]
+) -> dict[str, Any]:
     """The part of summary.json that says what was trained."""
     return {
         "name": config.run_name,
@@ -166,12 +177,11 @@ def say_where(summary: dict[str, Any], folder: Path) -> None:
     for split in ("val", "test"):
         if split in summary:
             of = summary[split]
-            total = round(of["correct"] / of["accuracy"]) if of["accuracy"] else "all"
-            log.info(
-                f"{split}: average loss {of['loss']:.4f}, accuracy {of['correct']}/{total} ({100 * of['accuracy']:.2f} %), "
-                f"with flip averaging {100 * of['accuracy_flip']:.2f} %"
-            )
-    log.info(f"{summary['minutes']} min | everything is in {folder} | again: python -m s9.evaluate run={folder}")
+            accuracy = f"{of['correct']}/{of['total']} correct ({100 * of['accuracy']:.2f} %)"
+            flip = f"with flip averaging {100 * of['accuracy_flip']:.2f} %"
+            log.info(f"{split}: average loss {of['loss']:.4f}, {accuracy}, {flip}")
+    log.info(f"{summary['minutes']} min, everything is in {folder}")
+    log.info(f"score it again: python -m s9.evaluate run={folder}")
 
 
 if __name__ == "__main__":

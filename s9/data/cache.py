@@ -14,7 +14,7 @@ def cached_arrays(folder: Path, key: str, make: Callable[[], Mapping[str, np.nda
     with FileLock(f"{path}.lock"):
         if not path.exists():
             part = path.with_suffix(".part.npz")  # renamed when whole, so that a killed run leaves no half file
-            np.savez(part, **make())
+            np.savez(part, **make())  # type: ignore[arg-type]  # takes the arrays for allow_pickle
             part.replace(path)
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

@@ -15,7 +15,9 @@ def load_digits(config: DigitsConfig, seed: int) -> ImageSet:
     from sklearn.model_selection import train_test_split
 
     digits = datasets.load_digits()
-    grey = np.stack([cv2.resize(image * (255 / 16), (32, 32), interpolation=cv2.INTER_LINEAR) for image in digits.images])
+    grey = np.stack(
+        [cv2.resize(image * (255 / 16), (32, 32), interpolation=cv2.INTER_LINEAR) for image in digits.images]
+    )
     images = np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=-1)
     labels = digits.target.astype(np.int64)
     rest, held = train_test_split(np.arange(len(labels)), test_size=TEST_SIZE, stratify=labels, random_state=0)

@@ -44,7 +44,10 @@ def _variant(root: Path) -> str:
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
-    found = {s: {d.name for d in (root / s).iterdir() if d.is_dir() and not d.name.startswith(".")} for s in ("train", "test")}
+    found = {
+        s: {d.name for d in (root / s).iterdir() if d.is_dir() and not d.name.startswith(".")}
+        for s in ("train", "test")
+    }
     if len(found["train"]) < 2:
         raise UserError(f"{root / 'train'}: needs at least two class folders, has {len(found['train'])}")
     for have, lack in (("train", "test"), ("test", "train")):
@@ -96,7 +99,9 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: cannot be read as an image ({str(error).splitlines()[0]}); mend or remove it") from None
+        raise UserError(
+            f"{file}: cannot be read as an image ({str(error).splitlines()[0]}); mend or remove it"
+        ) from None
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image)

@@ -38,6 +38,10 @@ class ImageSet:
         """Pixels on a side."""
         return int(self.train.images.shape[1])
 
+    def examples(self, count: int) -> Split:
+        """`count` images of train, spread over it and so over the classes."""
+        return self.train.take(np.linspace(0, len(self.train) - 1, count).astype(np.int64))
+
     def names_of(self, labels: np.ndarray) -> list[str]:
         return [self.class_names[label] for label in labels]
 
@@ -75,7 +79,9 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
     from sklearn.model_selection import train_test_split
 
     try:
-        kept, held = train_test_split(np.arange(len(train)), test_size=val_size, stratify=train.labels, random_state=seed)
+        kept, held = train_test_split(
+            np.arange(len(train)), test_size=val_size, stratify=train.labels, random_state=seed
+        )
     except ValueError as error:  # a class with a single image
         raise UserError(f"data.val_size={val_size}: {str(error).splitlines()[0]}") from None
     return train.take(np.sort(kept)), train.take(np.sort(held))

@@ -26,6 +26,7 @@ class LayerRow:
     multiplies: int
     receptive_field: int
     jump: int
+    has_norm: bool = False
 
 
 TABLE_COLUMNS = ["layer", "what", "output", "parameters", "multiplies", "receptive field", "jump"]
@@ -60,14 +61,54 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int = 32) -> 
         norm = 0 if layer.channels is None else 2 * channels
         field += (layer.kernel_size - 1) * layer.dilation * jump
         jump *= layer.stride
-        table.append(LayerRow(name, describe(layer), channels, size, weights + norm, weights * size**2, field, jump))
+        table.append(
+            LayerRow(name, describe(layer), channels, size, weights + norm, weights * size**2, field, jump, norm > 0)
+        )
         shapes.append((channels, size))
     channels, size = shapes[-1]
-    table.append(LayerRow("average", f"mean over {size}x{size}", channels, 1, 0, 0, field + (size - 1) * jump, jump * size))
+    table.append(
+        LayerRow("average", f"mean over {size}x{size}", channels, 1, 0, 0, field + (size - 1) * jump, jump * size)
+    )
     if config.head:
         head = channels * num_classes
-        table.append(LayerRow("head", "fully connected", num_classes, 1, head + num_classes, head, table[-1].receptive_field, table[-1].jump))
+        table.append(
+            LayerRow(
+                "head",
+                "fully connected",
+                num_classes,
+                1,
+                head + num_classes,
+                head,
+                table[-1].receptive_field,
+                table[-1].jump,
+            )
+        )
     return table
+
+
+def table_lines(facts: "ModelFacts", image_size: int = 32) -> list[str]:
+    """The table as aligned text, closed by totals and sizes in MB (float32, one image; activations with gradients)."""
+    cells = [TABLE_COLUMNS, *table_cells(facts.table)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(TABLE_COLUMNS))]
+    lines = [
+        "  ".join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    megabyte, floats = 2**20, 4
+    # Of each layer the outputs of convolution, norm and activation, forward and backward; of others one output.
+    values = sum(
+        2 * (3 if row.has_norm else 1) * row.channels * row.size**2 for row in facts.table if row.name != "head"
+    )
+    sizes = [3 * image_size**2 * floats / megabyte, values * floats / megabyte, facts.parameters * floats / megabyte]
+    return [
+        *lines,
+        lines[1],
+        f"total: {facts.parameters:,} parameters, all trainable; {facts.multiplies:,} multiplies an image; "
+        f"receptive field {facts.receptive_field}",
+        f"sizes: input {sizes[0]:.2f} MB, forward and backward {sizes[1]:.2f} MB, parameters {sizes[2]:.2f} MB, "
+        f"together {sum(sizes):.2f} MB",
+    ]
 
 
 @dataclass(frozen=True)
@@ -91,7 +132,11 @@ def model_facts(config: ModelConfig, num_classes: int, image_size: int = 32) -> 
 def describe(layer: LayerConfig) -> str:
     """`3x3 separable, dilation 2, +2`: what the row does, defaults left out; +2 is a residual path over two layers."""
     parts = [f"{layer.kernel_size}x{layer.kernel_size}" + (" separable" if layer.separable else "")]
-    parts += [f"{word} {value}" for word, value in (("stride", layer.stride), ("dilation", layer.dilation), ("groups", layer.groups)) if value != 1]
+    parts += [
+        f"{word} {value}"
+        for word, value in (("stride", layer.stride), ("dilation", layer.dilation), ("groups", layer.groups))
+        if value != 1
+    ]
     parts += [] if layer.padding is None else [f"padding {layer.padding}"]
     parts += [f"+{layer.residual}"] if layer.residual else []
     return ", ".join(parts)
@@ -126,12 +171,24 @@ def model_rules(config: ModelConfig, num_classes: int, image_size: int = 32) -> 
             _joined(f"{block} {end or 'neither'}" for block, end in how.items()),
             all(how.values()),
         ),
-        Rule("receptive_field", f"more than {RECEPTIVE_FIELD_LIMIT} pixels", str(facts.receptive_field), facts.receptive_field > RECEPTIVE_FIELD_LIMIT),
-        Rule("separable", "a depthwise layer of more than 1 x 1, then pointwise", _joined(separable) or "none", bool(separable)),
+        Rule(
+            "receptive_field",
+            f"more than {RECEPTIVE_FIELD_LIMIT} pixels",
+            str(facts.receptive_field),
+            facts.receptive_field > RECEPTIVE_FIELD_LIMIT,
+        ),
+        Rule(
+            "separable",
+            "a depthwise layer of more than 1 x 1, then pointwise",
+            _joined(separable) or "none",
+            bool(separable),
+        ),
         Rule("dilated", "a dilated layer", _joined(dilated) or "none", bool(dilated)),
         Rule("global_average", "after the last layer", f"{facts.table[len(layers)].kind}, no max pooling", True),
         Rule("border", "no 1 x 1 layer padded with zeros", _joined(padded) or "none", not padded),
-        Rule("parameters", f"fewer than {PARAMETER_LIMIT:,}", f"{facts.parameters:,}", facts.parameters < PARAMETER_LIMIT),
+        Rule(
+            "parameters", f"fewer than {PARAMETER_LIMIT:,}", f"{facts.parameters:,}", facts.parameters < PARAMETER_LIMIT
+        ),
     ]
 
 

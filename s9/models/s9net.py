@@ -25,31 +25,30 @@ def rows(config: ModelConfig) -> Iterator[tuple[str, LayerConfig]]:
             yield f"{block}.{name}", layer
 
 
+def _convolution(row: LayerConfig, in_channels: int, channels: int, groups: int) -> nn.Conv2d:
+    size, padding = row.kernel_size, padding_of(row)
+    return nn.Conv2d(in_channels, channels, size, row.stride, padding, row.dilation, groups, bias=False)
+
+
 class Layer(nn.Module):
     """Convolution, batch norm, activation, 2-d dropout. (B, in_channels, H, W) -> (B, channels, H', W').
 
     `last` layers without a head give the logits' maps: a convolution and nothing else.
     """
 
-    def __init__(self, config: LayerConfig, in_channels: int, channels: int, activation: str, dropout: float, last: bool):
+    def __init__(
+        self, config: LayerConfig, in_channels: int, channels: int, activation: str, dropout: float, last: bool
+    ):
         super().__init__()
-        spatial = {
-            "kernel_size": config.kernel_size,
-            "stride": config.stride,
-            "dilation": config.dilation,
-            "padding": padding_of(config),
-            "bias": False,
-        }
         self.conv: nn.Module
         if config.separable:  # Howard et al., "MobileNets", 2017, without the norm in between
-            depthwise = nn.Conv2d(in_channels, in_channels, groups=in_channels, **spatial)
+            depthwise = _convolution(config, in_channels, in_channels, groups=in_channels)
             self.conv = nn.Sequential(depthwise, nn.Conv2d(in_channels, channels, 1, bias=False))
         else:
-            self.conv = nn.Conv2d(in_channels, channels, groups=config.groups, **spatial)
+            self.conv = _convolution(config, in_channels, channels, config.groups)
         self.norm = nn.Identity() if last else nn.BatchNorm2d(channels)
         self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
         self.dropout = nn.Identity() if last or dropout == 0 else nn.Dropout2d(dropout)
-        self.residual = config.residual
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.activation(self.norm(self.conv(images))))
@@ -77,16 +76,17 @@ class S9Net(nn.Module):
             dropout = config.dropout if layer.dropout is None else layer.dropout
             self.layers[name.replace(".", "_")] = Layer(layer, shapes[-1][0], out[0], config.activation, dropout, last)
             shapes.append(out)
+        self.residuals = [layer.residual for _, layer in named]
         self.head = nn.Linear(shapes[-1][0], num_classes) if config.head else nn.Identity()
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         inputs = []
-        for layer in self.layers.values():
+        for layer, residual in zip(self.layers.values(), self.residuals, strict=True):
             inputs.append(images)
             images = layer(images)
-            if layer.residual:
-                images = images + inputs[-layer.residual]
+            if residual:
+                images = images + inputs[-residual]
         return self.head(images.float().mean(dim=(2, 3)))
 
 
@@ -115,7 +115,9 @@ def layer_output(key: str, layer: LayerConfig, shapes: list[tuple[int, int]], nu
         raise UserError(f"{key}.groups={layer.groups}: must divide both {in_channels} and {channels} channels")
     size = (size + 2 * padding_of(layer) - layer.dilation * (layer.kernel_size - 1) - 1) // layer.stride + 1
     if size < 1:
-        raise UserError(f"{key}: leaves no pixel of a {shapes[-1][1]} x {shapes[-1][1]} input; pad it or use less stride")
+        raise UserError(
+            f"{key}: leaves no pixel of a {shapes[-1][1]} x {shapes[-1][1]} input; pad it or use less stride"
+        )
     if layer.residual and shapes[-layer.residual] != (channels, size):
         before = "{} channels of {} x {}".format(shapes[-layer.residual][0], *[shapes[-layer.residual][1]] * 2)
         raise UserError(f"{key}.residual={layer.residual}: adds {before} to {channels} channels of {size} x {size}")
@@ -134,7 +136,9 @@ def whiten_first_layer(model: S9Net, images: torch.Tensor, epsilon: float = 5e-4
     if not isinstance(first, nn.Conv2d) or first.groups != 1:
         raise UserError("model.whiten=true: the first layer must be an ordinary convolution")
     count, channels, size, _ = first.weight.shape
-    patches = images.cpu().unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * size**2)
+    patches = (
+        images.cpu().unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * size**2)
+    )
     values, vectors = torch.linalg.eigh(patches.T.double() @ patches.double() / len(patches))
     filters = (vectors.T / torch.sqrt(values[:, None] + epsilon)).flip(0)[: count // 2].float()
     filters = filters.reshape(-1, channels, size, size).to(first.weight)

@@ -96,7 +96,9 @@ def misclassified_grid(folder: Path, columns: int = 8) -> Path:
         axes.set_title(f"{names[label]}", fontsize=8, color=TEST, pad=3)
         axes.set_xlabel(f"{names[pred]}, {sure}", fontsize=8, color=VAL, labelpad=2)
     wrong = int((preds != stored["labels"]).sum())
-    figure.suptitle(f"{wrong:,} of {len(preds):,} test images wrong; the surest first (true above, predicted below)", fontsize=10)
+    figure.suptitle(
+        f"{wrong:,} of {len(preds):,} test images wrong; the surest first (true above, predicted below)", fontsize=10
+    )
     return _save(figure, folder, "misclassified")
 
 

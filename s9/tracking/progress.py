@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -16,18 +17,22 @@ class Progress:
 
     def __init__(self, epochs: int):
         self.epochs = epochs
-        self.bar: tqdm | None = None
+        self.bar: tqdm[Any] | None = None
         self.shows_bars = sys.stderr.isatty()
         self.spent_s = 0.0
 
-    def step(self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor) -> None:
+    def step(
+        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
+    ) -> None:
         if not self.shows_bars:
             return
         if self.bar is None:
             self.bar = tqdm(total=batches, desc=f"epoch {epoch}/{self.epochs}", unit="batch", leave=False)
         self.bar.update()
         if batch % REFRESH_EVERY == 0:
-            self.bar.set_postfix_str(f"loss {loss_sum.item() / images:.4f}, accuracy {100 * correct.item() / images:.2f} %")
+            self.bar.set_postfix_str(
+                f"loss {loss_sum.item() / images:.4f}, accuracy {100 * correct.item() / images:.2f} %"
+            )
 
     def epoch_end(self, record: dict[str, float], val_size: int) -> None:
         """The epoch's line: train, val, learning rate, time, and what is left."""
@@ -36,7 +41,8 @@ class Progress:
             self.bar = None
         epoch = int(record["epoch"])
         self.spent_s += record["time/epoch_s"]
-        line = f"epoch {epoch}/{self.epochs}: train loss {record['train/loss']:.4f}, {100 * record['train/accuracy']:.2f} %"
+        line = f"epoch {epoch}/{self.epochs}: "
+        line += f"train loss {record['train/loss']:.4f}, {100 * record['train/accuracy']:.2f} %"
         if "val/accuracy" in record:
             correct = round(record["val/accuracy"] * val_size)
             line += f" | val loss {record['val/loss']:.4f}, {correct}/{val_size} ({100 * record['val/accuracy']:.2f} %)"

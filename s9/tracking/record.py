@@ -27,7 +27,7 @@ def write_config(folder: Path, config: Config) -> None:
 
 def as_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dictionaries of plain values."""
-    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[assignment]
+    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     return plain
 
 
@@ -41,12 +41,18 @@ def read_config(folder: Path) -> Config:
 
     path = folder / CONFIG
     if not path.is_file():
-        raise UserError(f"run={folder}: there is no {CONFIG} in it; give the folder of a run, as outputs/<date>/<time>-<suffix>")
+        raise UserError(
+            f"run={folder}: there is no {CONFIG} in it; give the folder of a run, as outputs/<date>/<time>-<suffix>"
+        )
     register_schemas()
     stored = OmegaConf.load(path)
     name = OmegaConf.select(stored, "data.name")
     repo = ConfigStore.instance().repo
-    schema = OmegaConf.create({"data": repo["data"][f"{name}_schema.yaml"].node}) if f"{name}_schema.yaml" in repo["data"] else {}
+    schema = (
+        OmegaConf.create({"data": repo["data"][f"{name}_schema.yaml"].node})
+        if f"{name}_schema.yaml" in repo["data"]
+        else {}
+    )
     merged = OmegaConf.merge(repo["schema.yaml"].node, schema, stored)
     return to_config(OmegaConf.create(merged))
 

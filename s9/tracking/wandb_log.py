@@ -123,9 +123,7 @@ def _start(config: WandbConfig, folder: Path, name: str, group: str, settings: d
         dir=str(folder),
         config=settings,
         reinit="finish_previous",  # one process runs all the jobs of a sweep
-        settings=wandb.Settings(
-            init_timeout=config.timeout, finish_timeout=config.timeout, silent=True, console="off"
-        ),
+        settings=wandb.Settings(init_timeout=config.timeout, finish_timeout=config.timeout, silent=True, console="off"),
     )
 
 

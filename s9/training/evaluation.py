@@ -33,11 +33,11 @@ def predict(
 
 
 def score(probs: torch.Tensor, split: Split) -> Scores:
-    """`loss` (mean negative log likelihood, nats), `accuracy` in [0, 1] and the count of `correct`."""
+    """`loss` (mean negative log likelihood, nats), `accuracy` in [0, 1] and the counts `correct` and `total`."""
     labels = torch.from_numpy(split.labels)
     correct = int((probs.argmax(1) == labels).sum())
     loss = F.nll_loss(probs.clamp_min(1e-12).log(), labels).item()
-    return {"loss": loss, "accuracy": correct / len(split), "correct": correct}
+    return {"loss": loss, "accuracy": correct / len(split), "correct": correct, "total": len(split)}
 
 
 def score_with_flip(

@@ -21,14 +21,16 @@ CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the dev
 EpochRecord = dict[str, float]
 
 
-class NonFiniteLoss(Exception):
+class NonFiniteLossError(Exception):
     """The loss became infinite or NaN. Its text names epoch, step and learning rate."""
 
 
 class Watcher(Protocol):
     """Is shown every step. The tensors are running sums on the device; reading them waits for it."""
 
-    def step(self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor) -> None: ...
+    def step(
+        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
+    ) -> None: ...
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
@@ -54,7 +56,7 @@ def fit(
     """Trains and yields a record after each epoch; val is scored with the averaged weights where they are kept.
 
     Raises:
-        NonFiniteLoss: the loss is infinite or NaN.
+        NonFiniteLossError: the loss is infinite or NaN.
     """
     step = 0
     forward = torch.compile(model) if config.compile else model
@@ -65,9 +67,9 @@ def fit(
         losses: list[torch.Tensor] = []
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         images_seen = 0
-        lr = scheduler.get_last_lr()[0]
+        lr = float(scheduler.get_last_lr()[0])
         for batch, (raw, labels) in enumerate(loader, start=1):
-            lr = scheduler.get_last_lr()[0]
+            lr = float(scheduler.get_last_lr()[0])
             labels = labels.to(device, non_blocking=True)
             with autocast(device, precision):
                 logits = forward(to_device(raw, device, data.mean, data.std))
@@ -109,12 +111,13 @@ def stop_if_not_finite(losses: list[torch.Tensor], epoch: int, step: int, lr: fl
     """Looks at the last losses in one wait and names the first bad step.
 
     Raises:
-        NonFiniteLoss: one of them is infinite or NaN.
+        NonFiniteLossError: one of them is infinite or NaN.
     """
     recent = torch.stack(losses[-CHECK_EVERY:]).tolist()
     for back, value in enumerate(recent):
         if not math.isfinite(value):
             at = step - len(recent) + back + 1
-            raise NonFiniteLoss(
-                f"loss is {value} in epoch {epoch}, step {at}, near lr {lr:.4g}; try a smaller optimizer.lr or trainer.clip_norm=1"
+            raise NonFiniteLossError(
+                f"loss is {value} in epoch {epoch}, step {at}, near lr {lr:.4g}; "
+                "try a smaller optimizer.lr or trainer.clip_norm=1"
             )

@@ -1,0 +1,28 @@
+"""Draws a run's figures again from its files alone, on any machine.   python -m s9.report run=outputs/..."""
+
+from pathlib import Path
+
+from s9 import command_line
+from s9.config import UserError
+
+USAGE = """python -m s9.report run=outputs/<date>/<time>-<suffix>
+
+Draws augmentation, curves, misclassified and confusion from the files in the folder; needs no data and no weights."""
+
+
+def main(arguments: list[str]) -> None:
+    folder = Path(command_line.key_values(arguments, {"run": None}, USAGE)["run"])
+    if not folder.is_dir():
+        raise UserError(f"run={folder}: there is no such folder")
+
+    from s9.tracking import figures
+
+    drawn = figures.draw_all(folder)
+    if not drawn:
+        raise UserError(f"run={folder}: holds no files of a run; wanted metrics.jsonl, samples.npz or predictions.npz")
+    for path in drawn:
+        print(path)
+
+
+if __name__ == "__main__":
+    command_line.open_door(main)
