@@ -120,7 +120,7 @@ def _typed_layer(key: str, row: Any) -> LayerConfig:
         except OmegaConfBaseException as error:
             raise UserError(f"{key}.{name}={value}: {str(error).splitlines()[0]}") from None
     layer: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LayerConfig), row))
-    return layer  # type: ignore[no-any-return]
+    return layer
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Tests of s9: one file per source file, plus config, command line and architecture."""
