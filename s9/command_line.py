@@ -5,13 +5,14 @@ sweep, and turns what Hydra says of a mistake into one line that names the key, 
 """
 
 import argparse
+import difflib
 import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from s9.config import Config, UserError, nearest, register_schemas, to_config
+from s9.config import Config, LayerConfig, UserError, nearest, register_schemas, to_config
 
 # In a checkout conf/ stands beside s9/; an installed wheel carries it inside.
 CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if p.is_dir())
@@ -118,8 +119,8 @@ def _check_form(override: str) -> None:
             raise UserError(f"{override}: {key} is already part of the configuration; write {override.lstrip('+')}")
         if parsed.is_delete():
             raise UserError(f"{override}: every run needs a {key}; allowed: {', '.join(known[key])}")
-        for value in _values(parsed):
-            if value not in known[key] and not (key == "experiment" and value in (None, "null")):
+        for value in ("null" if v is None else v for v in _values(parsed)):
+            if value not in known[key]:
                 raise UserError(f"{key}={value}: there is no such option{nearest(str(value), known[key])}")
     elif not key.startswith(OPEN_MAPS) and not key.startswith("hydra/"):
         if parsed.is_add():
@@ -152,22 +153,42 @@ def _explain(error: Exception, overrides: list[str], compose: Callable[[list[str
             key = parsed.key_or_group
             cause = found.__cause__ or found.__context__ or found
             reason = str(cause if isinstance(cause, OmegaConfBaseException) else found).splitlines()[0]
-            if "not in struct" in reason or "not in '" in reason or "Could not override" in reason.split(".")[0]:
-                known = _all_keys(OmegaConf.to_container(compose(in_groups), resolve=False))
-                if key not in known:
-                    siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-                    return UserError(f"{override}: there is no such key{_nearest_key(key, known, siblings)}")
-            return UserError(f"{override}: {reason}")
+            known = _all_keys(OmegaConf.to_container(compose(in_groups), resolve=False))
+            if key not in known and not parsed.is_add():
+                return UserError(f"{override}: there is no such key{_nearest_key(key, known)}")
+            return UserError(f"{override}: {_in_plain_words(reason)}")
     return UserError(str(error).splitlines()[0])
 
 
-def _nearest_key(key: str, known: list[str], siblings: list[str]) -> str:
-    said = nearest(key, known)
-    if "did you mean" in said:
-        return said
-    by_leaf = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    options = by_leaf or siblings
-    return nearest(key, options) if options else "; python -m s9.train --help lists the groups"
+def _in_plain_words(reason: str) -> str:
+    """What OmegaConf says of a wrong type, in the words of a person."""
+    wanted = {
+        "Integer": "a whole number",
+        "Float": "a number",
+        "bool": "true or false",
+        "not Optional": "a value, not null",
+    }
+    for sign, words in wanted.items():
+        if sign in reason and ("converted" in reason or "valid" in reason or "Optional" in reason):
+            return f"must be {words}"
+    return reason
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    """The key that was meant: a neighbour spelled alike, one elsewhere with that last part, or the neighbours."""
+    parent, _, leaf = key.rpartition(".")
+    if parent.startswith("model.blocks.") and parent in known and leaf in LayerConfig.__dataclass_fields__:
+        return f" in this row yet; write +{key}=..."
+    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
+    if parent.startswith("model.blocks.") and parent.count(".") == 3:
+        beside = {name: f"{parent}.{name}" for name in LayerConfig.__dataclass_fields__}
+    deep_first = sorted(known, key=lambda k: -k.count("."))
+    anywhere = {k.rpartition(".")[2]: k for k in deep_first}
+    for candidates in (beside, anywhere):
+        close = difflib.get_close_matches(leaf, candidates, n=1, cutoff=0.75)
+        if close:
+            return f"; did you mean {candidates[close[0]]}?"
+    return f"; allowed: {', '.join(beside.values() or groups())}"
 
 
 def _all_keys(node: Any, path: str = "") -> list[str]:
@@ -240,7 +261,8 @@ def help_text(head: str) -> str:
     lines = [head, "", "Groups (group=option; * is the default):"]
     for group, options in groups().items():
         for option in options:
-            comment = (CONF / group / f"{option}.yaml").read_text().splitlines()
+            text = (CONF / group / f"{option}.yaml").read_text().removeprefix("# @package _global_\n")
+            comment = text.splitlines()
             mark = "*" if default.get(group) == option else " "
             lines.append(f"  {group + '=' + option:<22}{mark} {comment[0].lstrip('# ')}")
             if len(comment) > 1 and comment[1].startswith("#   "):

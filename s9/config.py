@@ -48,6 +48,8 @@ class DataConfig:
     workers: int = MISSING  # processes; 0: augment in the training process
 
     def __post_init__(self) -> None:
+        fits = DATA_CONFIGS.get(self.name) is type(self)
+        require("data.name", self.name, fits, "left as it is; choose with data=" + " or data=".join(DATA_CONFIGS))
         require("data.val_size", self.val_size, self.val_size >= 0, "0 or more")
         require("data.workers", self.workers, 0 <= self.workers <= 256, "from 0 to 256")
 
@@ -88,6 +90,7 @@ class AugConfig:
             if "p" in transform:
                 p = transform["p"]
                 require(f"aug.transforms.{name}.p", p, _is_number(p) and 0 <= p <= 1, "a probability from 0 to 1")
+            build_transform(name, transform, fill=0)  # albumentations judges the values
 
 
 @dataclass
@@ -106,7 +109,7 @@ class LayerConfig:
 
 
 def _typed_layer(key: str, row: Any) -> LayerConfig:
-    """OmegaConf types the values of one mapping, not of a mapping of mappings: the rows are typed here."""
+    """A row of conf/model as a LayerConfig. OmegaConf cannot type a mapping of mappings, so it is done here."""
     if isinstance(row, LayerConfig):
         return row
     if not isinstance(row, dict):
@@ -130,7 +133,7 @@ class ModelConfig:
     activation: str = MISSING  # relu, gelu or silu
     whiten: bool = MISSING  # first layer starts as a whitening of the training patches
     head: bool = MISSING  # a fully connected layer after the global average
-    blocks: dict[str, dict[str, LayerConfig]] = MISSING
+    blocks: dict[str, Any] = MISSING  # C1 to C4, each a map of rows; typed LayerConfig below
     known_weak_points: dict[str, str] = field(default_factory=dict)  # rule of s9.check: why it is broken on purpose
 
     def __post_init__(self) -> None:
@@ -138,6 +141,7 @@ class ModelConfig:
         require("model.activation", self.activation, self.activation in ("relu", "gelu", "silu"), "relu, gelu or silu")
         position = 0
         for block, layers in self.blocks.items():
+            require(f"model.blocks.{block}", layers, isinstance(layers, dict), "a map of rows")
             for name, row in layers.items():
                 key = f"model.blocks.{block}.{name}"
                 layers[name] = layer = _typed_layer(key, row)
@@ -283,21 +287,36 @@ def check_component(key: str, component: Any, group: str) -> None:
             raise UserError(f"{key}.{argument}={value}: must be a finite number")
 
 
-def build_component(component: dict[str, Any], group: str, *args: Any, **replaced: Any) -> Any:
+def build_component(key: str, component: dict[str, Any], group: str, *args: Any, **replaced: Any) -> Any:
     """Calls the component's target with its arguments; `replaced` wins over the component's own.
 
     Raises:
         UserError: the target is not allowed, or refuses an argument.
     """
-    target = check_target(group, component["_target_"], group)
+    target = check_target(key, component["_target_"], group)
     arguments = {k: v for k, v in component.items() if k != "_target_"} | replaced
     try:
         return target(*args, **arguments)
     except (ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"{group} {component['_target_']} refuses its arguments: {'; '.join(r.strip() for r in reason)}"
-        ) from None
+        raise UserError(f"{key}{_refusal(error)} ({target.__name__})") from None
+
+
+def _refusal(error: Exception) -> str:
+    """Why a target refused, in one line; of albumentations' long form (pydantic's text) the argument and the reason."""
+    lines = str(error).strip().splitlines()
+    if len(lines) > 2 and "validation error" in lines[0]:
+        return f".{lines[1].strip()}: {lines[2].split('[type=')[0].strip()}"
+    return f": {' '.join(str(error).split())}"
+
+
+def build_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
+    """One albumentations transform; `fill` takes the place of `fill: mean`.
+
+    Raises:
+        UserError: albumentations refuses an argument.
+    """
+    replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
+    return build_component(f"aug.transforms.{name}", transform, "aug", **replaced)
 
 
 def to_config(composed: DictConfig) -> Config:

@@ -6,7 +6,6 @@ gets a fresh generator, so that workers, resuming and reordering change nothing.
 
 import os
 import random
-from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for the newest version
 
@@ -14,7 +13,7 @@ import albumentations
 import cv2
 import numpy as np
 
-from s9.config import AugConfig, UserError, build_component
+from s9.config import AugConfig, UserError, build_transform
 
 cv2.setNumThreads(0)  # threads for a 32 x 32 image cost more than they give, and fight with torch's
 
@@ -31,7 +30,7 @@ class Augment:
 
     def __init__(self, config: AugConfig, mean: tuple[float, float, float], seed: int, image_size: int = 32):
         fill = tuple(round(255 * channel) for channel in mean)
-        transforms = [_build(transform, fill) for transform in config.transforms.values()]
+        transforms = [build_transform(name, transform, fill) for name, transform in config.transforms.items()]
         self.seed = seed
         self.compose = albumentations.Compose(transforms) if transforms else None
         blank = np.zeros((image_size, image_size, 3), np.uint8)
@@ -49,11 +48,6 @@ class Augment:
         key = np.random.SeedSequence([self.seed, epoch, index])
         self.compose.set_random_state(np.random.default_rng(key), random.Random(int(key.generate_state(1)[0])))
         return self.compose(image=image)["image"]
-
-
-def _build(transform: dict[str, Any], fill: tuple[int, ...]) -> Any:
-    replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
-    return build_component(transform, "aug", **replaced)
 
 
 def sample_grid(images: np.ndarray, augment: Augment, epochs: int = 5) -> np.ndarray:

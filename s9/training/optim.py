@@ -16,7 +16,7 @@ def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Opt
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    optimizer: torch.optim.Optimizer = build_component(config, "optimizer", groups)
+    optimizer: torch.optim.Optimizer = build_component("optimizer", config, "optimizer", groups)
     return optimizer
 
 
