@@ -167,6 +167,7 @@ def _in_plain_words(reason: str) -> str:
         "Float": "a number",
         "bool": "true or false",
         "not Optional": "a value, not null",
+        "not a ListConfig": "a list, as [a,b]",
     }
     for sign, words in wanted.items():
         if sign in reason and ("converted" in reason or "valid" in reason or "Optional" in reason):

@@ -7,12 +7,15 @@ import difflib
 import importlib
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for the newest version
 
 # What a `_target_` may name: users swap optimizers, schedules and transforms, nothing else.
 ALLOWED_TARGETS = {
@@ -297,7 +300,7 @@ def build_component(key: str, component: dict[str, Any], group: str, *args: Any,
     arguments = {k: v for k, v in component.items() if k != "_target_"} | replaced
     try:
         return target(*args, **arguments)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # what a target raises of wrong arguments is its own affair
         raise UserError(f"{key}{_refusal(error)} ({target.__name__})") from None
 
 
@@ -316,7 +319,10 @@ def build_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
         UserError: albumentations refuses an argument.
     """
     replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
-    return build_component(f"aug.transforms.{name}", transform, "aug", **replaced)
+    built = build_component(f"aug.transforms.{name}", transform, "aug", **replaced)
+    if not hasattr(built, "set_random_state"):
+        raise UserError(f"aug.transforms.{name}._target_={transform['_target_']}: is not a transform of albumentations")
+    return built
 
 
 def to_config(composed: DictConfig) -> Config:

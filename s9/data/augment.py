@@ -4,10 +4,7 @@ albumentations does not seed worker processes, and its own seed gives every tran
 gets a fresh generator, so that workers, resuming and reordering change nothing.
 """
 
-import os
 import random
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for the newest version
 
 import albumentations
 import cv2
@@ -34,7 +31,14 @@ class Augment:
         self.seed = seed
         self.compose = albumentations.Compose(transforms) if transforms else None
         blank = np.zeros((image_size, image_size, 3), np.uint8)
-        out = self(blank, epoch=0, index=0)
+        always = [build_transform(name, t | {"p": 1.0}, fill) for name, t in config.transforms.items()]
+        try:
+            out = albumentations.Compose(always)(image=blank)["image"]
+        except Exception as error:
+            size = "x".join(map(str, blank.shape))
+            raise UserError(
+                f"aug={config.name}: cannot be done to {size} images: {' '.join(str(error).split())}"
+            ) from None
         if out.shape != blank.shape or out.dtype != np.uint8:
             raise UserError(
                 f"aug={config.name}: makes {out.dtype} images of {'x'.join(map(str, out.shape))} from uint8 "

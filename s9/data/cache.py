@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from s9.config import UserError
+
 
 def cached_arrays(folder: Path, key: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays stored under `key` in `folder`; made once by `make`, also when several jobs ask at the same time."""
     path = folder / f"{key}.npz"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.cache={folder}: cannot be made a folder ({error.strerror})") from None
     with FileLock(f"{path}.lock"):
         if not path.exists():
             part = path.with_suffix(".part.npz")  # renamed when whole, so that a killed run leaves no half file

@@ -4,6 +4,7 @@ Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 200
 """
 
 import hashlib
+import http.client
 import io
 import pickle
 import tarfile
@@ -62,7 +63,7 @@ def find_archive(config: Cifar10Config, cache: Path) -> Path:
             try:
                 fetch(url, target, MD5)
                 return target
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 reasons.append(f"{url} ({error})")
     raise UserError(
         f"CIFAR-10 is not here: looked in {target} and tried {'; '.join(reasons) or 'no url'}. Ways on: "

@@ -1,6 +1,7 @@
 """A user's own images: root/{train,test}/<class>/*, decoded once, kept in a cache of ours, never beside theirs."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +41,8 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
 
 def _variant(root: Path) -> str:
     """Accuracies on the JPEG copy of CIFAR-10 must not be taken for those on the original files."""
-    return "CIFAR-10 (JPEG)" if root.name == "cifar10-images" else f"folder {root.name}"
+    name = root.resolve().name
+    return "CIFAR-10 (JPEG)" if name == "cifar10-images" else f"folder {name}"
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
@@ -69,11 +71,14 @@ def _image_files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path,
 
 def _key(root: Path, files: dict[str, list[tuple[Path, int]]], image_size: int) -> str:
     """Changes with any file's name, size or time, and with the image size."""
-    digest = hashlib.sha256(f"{root.resolve()}\n{image_size}\n".encode())
+    digest = hashlib.sha256(os.fsencode(root.resolve()) + f"\n{image_size}\n".encode())
     for of_split in files.values():
         for file, _ in of_split:
-            state = file.stat()
-            digest.update(f"{file.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            try:
+                state = file.stat()
+            except OSError as error:  # a link to a file that is gone
+                raise UserError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from None
+            digest.update(os.fsencode(file.relative_to(root)) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return f"folder-{digest.hexdigest()[:24]}"
 
 
@@ -94,14 +99,15 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
     try:
         with Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{file}: cannot be read as an image ({str(error).splitlines()[0]}); mend or remove it"
-        ) from None
+    except Exception as error:  # of a damaged file a decoder may raise anything, struct.error and TypeError included
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{file}: cannot be read as an image ({reason}); mend or remove it") from None
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image)

@@ -35,7 +35,7 @@ class KeyedBatches(Sampler[list[Key]]):
         return self.steps
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng([self.seed, self.epoch, ORDER]).permutation(self.size)
+        order = np.random.default_rng([self.seed, self.epoch, 0, ORDER]).permutation(self.size)
         for step in range(self.steps):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in batch]

@@ -61,7 +61,8 @@ class Muon(torch.optim.Optimizer):
     matrices only.
 
     Args:
-        lr: of the convolutions; their filters have a root mean square near 1 / sqrt(fan in), so 0.1 is a tenth of it.
+        lr: of the convolutions, as a part of their norm: the weights (n, ...) are kept at norm sqrt(n), and the update
+            before `lr` has that norm too, so that 0.05 turns them by about a twentieth a step.
         other_lr: of depthwise convolutions, norms, biases and the head.
         weight_decay: of the head and depthwise convolutions.
     """

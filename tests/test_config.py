@@ -1,0 +1,139 @@
+"""Composition: every option is valid, and every wrong input is answered with one plain line."""
+
+from collections.abc import Callable
+
+import pytest
+
+from s9.command_line import CONF, check_sweep, compose_config, groups
+from s9.config import Config, UserError
+
+# What is typed -> words that its one line must hold: the key, and what is allowed or meant.
+WRONG = {
+    "model=dilatd": ["model=dilatd", "did you mean dilated"],
+    "aug=basics": ["aug=basics", "did you mean basic"],
+    "experiment=s10": ["experiment=s10", "reference, s9"],
+    "optimizer=null": ["optimizer=null", "adamw, muon, sgd"],
+    "+model=strided": ["already part", "model=strided"],
+    "~model": ["~model", "every run needs"],
+    "modle=dilated": ["modle=dilated", "did you mean model"],
+    "model.dropot=0.1": ["model.dropot", "did you mean model.dropout"],
+    "dropout=0.1": ["dropout=0.1", "did you mean model.dropout"],
+    "lr=0.1": ["lr=0.1", "did you mean optimizer.lr"],
+    "+new.key=1": ["+new.key=1", "nothing reads"],
+    "+model.new=1": ["+model.new=1", "nothing reads"],
+    "model.dropout=1": ["model.dropout=1", "[0, 1)"],
+    "model.dropout=-0.1": ["model.dropout=-0.1", "[0, 1)"],
+    "model.dropout=nan": ["model.dropout=nan", "[0, 1)"],
+    "model.dropout=much": ["model.dropout=much", "a number"],
+    "model.dropout=null": ["model.dropout=null", "not null"],
+    "model.head=maybe": ["model.head=maybe", "true or false"],
+    "model.activation=tanh": ["model.activation=tanh", "relu, gelu or silu"],
+    "model.blocks.C1.conv1.channels=0": ["model.blocks.C1.conv1.channels=0", "1 or more"],
+    "model.blocks.C1.conv1.chanels=8": ["model.blocks.C1.conv1.chanels", "did you mean", "channels"],
+    "+model.blocks.C1.conv1.stride=x": ["model.blocks.C1.conv1.stride=x", "Integer"],
+    "optimizer.lr=0": ["optimizer.lr=0", "more than 0"],
+    "optimizer.lr=-1": ["optimizer.lr=-1", "more than 0"],
+    "optimizer.lr=nan": ["optimizer.lr=nan", "finite"],
+    "optimizer.lr=fast": ["optimizer.lr=fast", "a number"],
+    "optimizer.weight_decay=-1": ["optimizer.weight_decay=-1", "0 or more"],
+    "+optimizer.momentun=0.9": ["momentun", "did you mean momentum"],
+    "optimizer._target_=os.system": ["optimizer._target_=os.system", "torch.optim."],
+    "optimizer._target_=torch.optim.Nope": ["torch.optim.Nope", "has no Nope"],
+    "scheduler._target_=subprocess.run": ["scheduler._target_=subprocess.run", "s9.training."],
+    "scheduler.warmup=2": ["scheduler.warmup=2", "from 0 to 1"],
+    "trainer.epochs=0": ["trainer.epochs=0", "1 or more"],
+    "trainer.epochs=1.5": ["trainer.epochs=1.5", "a whole number"],
+    "trainer.batch_size=0": ["trainer.batch_size=0", "1 or more"],
+    "trainer.batch_size=-8": ["trainer.batch_size=-8", "1 or more"],
+    "trainer.device=tpu": ["trainer.device=tpu", "auto, cpu, cuda"],
+    "trainer.precision=fp8": ["trainer.precision=fp8", "float32"],
+    "trainer.label_smoothing=1": ["trainer.label_smoothing=1", "[0, 1)"],
+    "trainer.ema_decay=1": ["trainer.ema_decay=1", "[0, 1)"],
+    "trainer.clip_norm=0": ["trainer.clip_norm=0", "more than 0"],
+    "data.val_size=-1": ["data.val_size=-1", "0 or more"],
+    "data.name=other": ["data.name=other", "data=cifar10"],
+    "wandb.mode=sometimes": ["wandb.mode=sometimes", "auto"],
+    "wandb.timeout=3600": ["wandb.timeout=3600", "at most 20"],
+    "wandb.tags=mine": ["wandb.tags=mine", "a list"],
+    "seed=-1": ["seed=-1", "from 0"],
+    "aug.transforms.flip.p=2": ["aug.transforms.flip.p=2", "from 0 to 1"],
+    "+aug.transforms.dropout.max_holes=1": ["aug.transforms.dropout.max_holes=1", "CoarseDropout does not know it"],
+    "aug.transforms.dropout.num_holes_range=[5,1]": ["aug.transforms.dropout.num_holes_range", "First value"],
+    "+aug.transforms.mine._target_=os.system": ["aug.transforms.mine._target_=os.system", "albumentations."],
+    "+aug.transforms.mine._target_=albumentations.Blurr": ["has no Blurr", "did you mean"],
+    "~aug.transforms.crop": ["~aug.transforms.crop", "aug.transforms.flip"],
+    "model.dropout": ["model.dropout", "key=value"],
+    "model.dropout==": ["model.dropout==", "key=value"],
+}
+
+
+@pytest.mark.parametrize("typed", WRONG)
+def test_a_wrong_input_is_answered_with_one_line_that_names_it(typed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose_config([typed])
+    line = str(caught.value)
+    assert "\n" not in line
+    assert [word for word in WRONG[typed] if word not in line] == []
+
+
+def test_a_mistake_in_the_last_value_of_a_sweep_is_found_before_it_starts() -> None:
+    with pytest.raises(UserError, match=r"model\.dropout=1\.5: must be in"):
+        check_sweep(["optimizer.lr=0.1,0.3", "model.dropout=0,0.1,1.5"])
+
+
+def test_a_mistake_in_the_last_option_of_a_sweep_is_found_before_it_starts() -> None:
+    with pytest.raises(UserError, match="model=none: there is no such option"):
+        check_sweep(["model=strided,none"])
+
+
+@pytest.mark.parametrize("option", [f"{group}={name}" for group, names in groups().items() for name in names])
+def test_every_option_composes(option: str) -> None:
+    assert isinstance(compose_config([option]), Config)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_option_file_opens_with_purpose_command_and_expectation(path: object) -> None:
+    text = path.read_text().removeprefix("# @package _global_\n")  # type: ignore[attr-defined]
+    first, command, expectation = text.splitlines()[:3]
+    assert first.startswith("# ") and first.endswith(".")
+    assert command.startswith("#   python -m s9.train")
+    assert "# Expect: " in expectation + text
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_command_in_an_option_file_is_valid(path: object) -> None:
+    lines = path.read_text().splitlines()  # type: ignore[attr-defined]
+    command = next(line for line in lines if line.startswith("#   python -m s9.train"))
+    words = [w.strip("'") for w in command.split("s9.train", 1)[1].split()]
+    check_sweep([w for w in words if w != "-m"])
+
+
+def test_an_experiment_wins_over_the_defaults() -> None:
+    assert compose_config(["experiment=reference"]).trainer.epochs == 300
+
+
+def test_the_command_line_wins_over_an_experiment() -> None:
+    assert compose_config(["experiment=reference", "trainer.epochs=2"]).trainer.epochs == 2
+
+
+def test_an_experiment_leaves_the_model_to_choose() -> None:
+    assert compose_config(["experiment=s9", "model=strided"]).model.name == "strided"
+
+
+def test_a_transform_can_be_removed() -> None:
+    assert "gray" not in compose_config(["aug=full", "~aug.transforms.gray"]).aug.transforms
+
+
+def test_a_transform_can_be_added() -> None:
+    added = compose_config(["aug=basic", "+aug.transforms.blur={_target_: albumentations.Blur, p: 0.1}"])
+    assert list(added.aug.transforms)[-1] == "blur"
+
+
+def test_a_default_of_a_row_can_be_set() -> None:
+    changed = compose_config(["model=strided", "+model.blocks.C1.conv2.dilation=2"])
+    assert changed.model.blocks["C1"]["conv2"].dilation == 2
+
+
+def test_the_default_run_is_dilated_with_full_augmentation_on_cifar10(digits: Callable[..., Config]) -> None:
+    default = compose_config([])
+    assert (default.model.name, default.aug.name, default.data.name) == ("dilated", "full", "cifar10")

@@ -1,0 +1,31 @@
+"""A sweep's summary.csv: a line a job, whole also when jobs end together."""
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from s9.sweeps.summary import COLUMNS, add_row, read_rows
+
+
+def test_jobs_that_end_together_all_get_a_line(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda job: add_row(tmp_path, {"job": job, "status": "done"}), range(40)))
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        assert sorted(int(row["job"]) for row in csv.DictReader(file)) == list(range(40))
+
+
+def test_the_best_comes_first_and_a_failed_job_last(tmp_path: Path) -> None:
+    add_row(tmp_path, {"job": 0, "status": "failed", "reason": "loss is nan"})
+    add_row(tmp_path, {"job": 1, "status": "done", "val/accuracy": 0.5})
+    add_row(tmp_path, {"job": 2, "status": "done", "val/accuracy": 0.9})
+    assert [row["job"] for row in read_rows(tmp_path)] == ["2", "1", "0"]
+
+
+def test_an_override_with_commas_and_quotes_comes_back_as_it_was(tmp_path: Path) -> None:
+    overrides = 'model.dropout=0.1 +aug.transforms.b={_target_: "albumentations.Blur", p: 0.1}'
+    add_row(tmp_path, {"job": 0, "overrides": overrides})
+    assert read_rows(tmp_path)[0]["overrides"] == overrides
+
+
+def test_the_summary_does_not_show_test() -> None:
+    assert not any("test" in column for column in COLUMNS)

@@ -1,0 +1,182 @@
+"""The main door's `train`: what a run leaves in its folder, and that it can be trusted."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from s9.command_line import compose_config
+from s9.config import Config, UserError
+from s9.tracking import figures, record
+from s9.train import train
+
+QUICK = ("trainer.epochs=2", "trainer.batch_size=64", "optimizer=muon")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few epochs on the digits, with W&B offline."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = compose_config(
+        ["data=digits", "model=strided", "aug=full", *QUICK, "trainer.epochs=4", "wandb=offline", "wandb.tags=[a,b]"]
+    )
+    train(config, folder, overrides="data=digits")
+    return folder
+
+
+def test_a_run_learns_the_digits(digits: Callable[..., Config], tmp_path: Path) -> None:
+    summary = train(digits(*QUICK, "trainer.epochs=6"), tmp_path)
+    assert summary["test"]["accuracy"] > 0.9  # chance is 0.1; 0.95 to 0.98 was seen over seeds
+
+
+def test_a_run_leaves_every_file(finished: Path) -> None:
+    names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file() and "wandb" not in p.parts}
+    assert names == {
+        *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
+        *("weights/final.safetensors", "weights/best.safetensors"),
+        *(f"figures/{name}.png" for name in ("augmentation", "curves", "misclassified", "confusion")),
+    }
+
+
+def test_the_metrics_have_a_line_an_epoch(finished: Path) -> None:
+    metrics = record.read_metrics(finished)
+    assert [m["epoch"] for m in metrics] == [1, 2, 3, 4]
+    wanted = {"step", "lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "time/epoch_s", "time/train_s"}
+    assert all(wanted <= m.keys() for m in metrics)
+
+
+def test_the_summary_agrees_with_the_predictions(finished: Path) -> None:
+    summary, stored = record.read_summary(finished), record.read_arrays(finished / record.PREDICTIONS)
+    assert summary["test"]["accuracy"] == float((stored["probs"].argmax(1) == stored["labels"]).mean())
+
+
+def test_the_summary_says_what_a_number_needs_to_be_believed(finished: Path) -> None:
+    summary = record.read_summary(finished)
+    assert summary["data"] == "digits (scikit-learn)"
+    assert {"command", "seed", "epochs", "parameters", "receptive_field", "minutes", "machine"} <= summary.keys()
+    assert summary["machine"]["versions"]["torch"] == torch.__version__
+
+
+def test_flip_averaging_has_a_name_of_its_own(finished: Path) -> None:
+    scores = record.read_summary(finished)["test"]
+    assert scores["accuracy"] != scores["accuracy_flip"]  # mirrored digits are other shapes
+
+
+def test_the_stored_configuration_gives_the_same_configuration(digits: Callable[..., Config], tmp_path: Path) -> None:
+    config = digits("aug=full", "model=reference")
+    record.write_config(tmp_path, config)
+    assert record.read_config(tmp_path) == config
+
+
+def test_a_stored_target_outside_the_allow_list_is_refused(digits: Callable[..., Config], tmp_path: Path) -> None:
+    record.write_config(tmp_path, digits())
+    path = tmp_path / record.CONFIG
+    path.write_text(path.read_text().replace("torch.optim.SGD", "os.system"))
+    with pytest.raises(UserError, match=r"optimizer\._target_=os\.system"):
+        record.read_config(tmp_path)
+
+
+def test_the_same_seed_gives_bit_identical_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
+    config = digits(*QUICK, "trainer.epochs=1", "aug=full", "model.dropout=0.1")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        train(config, tmp_path / name)
+    first, second = (load_file(tmp_path / name / record.FINAL) for name in ("a", "b"))
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def test_the_number_of_workers_does_not_change_the_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
+    for workers in ("0", "2"):
+        (tmp_path / workers).mkdir()
+        train(digits(*QUICK, "trainer.epochs=1", "aug=full", f"data.workers={workers}"), tmp_path / workers)
+    first, second = (load_file(tmp_path / workers / record.FINAL) for workers in ("0", "2"))
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def test_another_seed_gives_other_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        (tmp_path / seed).mkdir()
+        train(digits(*QUICK, "trainer.epochs=1", f"seed={seed}"), tmp_path / seed)
+    first, second = (load_file(tmp_path / seed / record.FINAL) for seed in ("0", "1"))
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: Path) -> None:
+    summary = train(digits(*QUICK, "data.val_size=0"), tmp_path)
+    assert "val" not in summary and "test" in summary
+    assert not (tmp_path / record.BEST).exists()
+
+
+def test_averaged_weights_are_the_ones_tested_and_saved(digits: Callable[..., Config], tmp_path: Path) -> None:
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    for folder, decay in ((plain, 0), (averaged, 0.9)):
+        folder.mkdir()
+        train(digits(*QUICK, f"trainer.ema_decay={decay}"), folder)
+    first, second = load_file(plain / record.FINAL), load_file(averaged / record.FINAL)
+    assert first.keys() == second.keys()
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+
+
+def test_the_figures_are_drawn_again_from_the_files_alone(finished: Path, tmp_path: Path) -> None:
+    for name in (record.METRICS, record.SUMMARY, record.SAMPLES, record.PREDICTIONS):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    again = figures.draw_all(tmp_path)
+    assert len(again) == 4
+    for path in again:
+        assert path.read_bytes() == (finished / record.FIGURES / path.name).read_bytes()
+
+
+def test_the_figures_are_pictures_of_a_readable_size(finished: Path) -> None:
+    for path in (finished / record.FIGURES).glob("*.png"):
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300 and np.asarray(picture.convert("L")).std() > 5
+
+
+def test_the_surest_mistake_comes_first(finished: Path) -> None:
+    stored = record.read_arrays(finished / record.PREDICTIONS)
+    preds = stored["probs"].argmax(1)
+    sure = stored["probs"][stored["worst"], preds[stored["worst"]]]
+    assert (preds[stored["worst"]] != stored["labels"][stored["worst"]]).all()
+    assert (np.diff(sure) <= 0).all() and len(sure) > 1
+
+
+def test_wandb_leaves_an_offline_run_that_its_command_line_reads_back(finished: Path) -> None:
+    run = next((finished / "wandb").glob("offline-run-*"))
+    wandb = Path(sys.executable).parent / "wandb"
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--summary", "--json", run], capture_output=True, text=True, timeout=60, check=True
+    )
+    read = done.stdout
+    metrics = record.read_metrics(finished)
+    assert str(max(m["val/accuracy"] for m in metrics)) in read  # define_metric(summary="max")
+    for key in (
+        *("model/layers", "model/parameters", "figures/augmentation", "figures/curves", "figures/confusion"),
+        *("test/confusion_matrix", "test/misclassified", "test/accuracy", "test/accuracy_flip", "train/loss"),
+    ):
+        assert key in read, key
+    whole = subprocess.run(
+        [wandb, "leet", "inspect", "--json", run], capture_output=True, text=True, timeout=60, check=True
+    )
+    for word in ("strided", '"a"', '"b"', "weight_decay", "train"):
+        assert word in done.stdout + whole.stdout, word
+
+
+@pytest.mark.real
+def test_a_short_run_on_the_real_images_learns(cifar10_images: Path, tmp_path: Path) -> None:
+    config = compose_config(
+        [
+            *("data=folder", f"data.root={cifar10_images}", "experiment=s9", "model=strided", "wandb=disabled"),
+            *("trainer.epochs=1", "trainer.steps_per_epoch=100"),
+        ]
+    )
+    summary = train(config, tmp_path)
+    assert summary["data"] == "CIFAR-10 (JPEG)"
+    assert summary["test"]["accuracy"] > 0.35  # chance is 0.1; about 0.5 was seen
+    assert json.loads((tmp_path / record.SUMMARY).read_text())["parameters"] < 200_000
