@@ -6,7 +6,8 @@ Exit code 1 where a rule is broken that the configuration does not name as a kno
 import sys
 
 from s9 import command_line
-from s9.config import Config, UserError, nearest
+from s9.config import Config
+from s9.errors import UserError, nearest
 from s9.models.analysis import Rule, model_facts, model_rules, table_lines
 from s9.models.augmentation_rules import augmentation_rules
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
     num_classes, image_size, mean, std = data_facts(config)
     facts = model_facts(config.model, num_classes, image_size)
     print("\n".join(table_lines(facts, image_size)))
-    rules = model_rules(config.model, num_classes, image_size) + augmentation_rules(config.aug, mean, std)
+    rules = model_rules(config.model, num_classes, image_size) + augmentation_rules(config.aug, mean, std, image_size)
     print(f"\nmodel={config.model.name} aug={config.aug.name}")
     weak = config.model.known_weak_points
     for name in weak:

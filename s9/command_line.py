@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from s9.config import Config, LayerConfig, UserError, nearest, register_schemas, to_config
+from s9.config import Config, LayerConfig, register_schemas, to_config
+from s9.errors import UserError, nearest
 
 # In a checkout conf/ stands beside s9/; an installed wheel carries it inside.
 CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if p.is_dir())

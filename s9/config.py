@@ -3,43 +3,15 @@
 Every dataclass checks its own ranges when it is made, so a `Config` that exists is a valid one.
 """
 
-import difflib
-import importlib
-import inspect
 import math
-import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for the newest version
-
-# What a `_target_` may name: users swap optimizers, schedules and transforms, nothing else.
-ALLOWED_TARGETS = {
-    "optimizer": ("torch.optim.", "s9.training."),
-    "scheduler": ("s9.training.",),
-    "aug": ("albumentations.", "s9.data."),
-}
-
-
-class UserError(Exception):
-    """Something the user can mend. Its text is one plain line: what is wrong, where, what is allowed."""
-
-
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """`; did you mean X?` for the closest allowed word, else `; allowed: ...`."""
-    options = list(allowed)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(options)}"
-
-
-def require(key: str, value: Any, holds: bool, allowed: str) -> None:
-    """Raises UserError `key=value: must be allowed` unless `holds`. NaN fails every comparison, so it is caught too."""
-    if not holds:
-        raise UserError(f"{key}={value}: must be {allowed}")
+from s9.components import build_transform, check_component
+from s9.errors import UserError, is_number, nearest, require
 
 
 @dataclass
@@ -92,7 +64,7 @@ class AugConfig:
             check_component(f"aug.transforms.{name}", transform, "aug")
             if "p" in transform:
                 p = transform["p"]
-                require(f"aug.transforms.{name}.p", p, _is_number(p) and 0 <= p <= 1, "a probability from 0 to 1")
+                require(f"aug.transforms.{name}.p", p, is_number(p) and 0 <= p <= 1, "a probability from 0 to 1")
             build_transform(name, transform, fill=0)  # albumentations judges the values
 
 
@@ -100,7 +72,9 @@ class AugConfig:
 class LayerConfig:
     """One row of the network's table: a convolution with norm, activation and dropout."""
 
-    channels: int | None = MISSING  # null: one for each class, without norm, activation and dropout
+    channels: int | None = (
+        MISSING  # null: one a class, without norm, activation and dropout (the last layer without a head)
+    )
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
@@ -135,7 +109,7 @@ class ModelConfig:
     dropout: float = MISSING  # 2-d dropout after each layer but the last
     activation: str = MISSING  # relu, gelu or silu
     whiten: bool = MISSING  # first layer starts as a whitening of the training patches
-    head: bool = MISSING  # a fully connected layer after the global average
+    head: bool = MISSING  # a fully connected layer after the average; false: the last layer gives a map a class
     blocks: dict[str, Any] = MISSING  # C1 to C4, each a map of rows; typed LayerConfig below
     known_weak_points: dict[str, str] = field(default_factory=dict)  # rule of s9.check: why it is broken on purpose
 
@@ -232,11 +206,11 @@ class Config:
         check_component("scheduler", self.scheduler, "scheduler")
         for key, low_allowed in (("lr", False), ("weight_decay", True)):
             value = self.optimizer.get(key, MISSING if key == "lr" else 0)
-            holds = _is_number(value) and (0 < value < math.inf or (low_allowed and value == 0))
+            holds = is_number(value) and (0 < value < math.inf or (low_allowed and value == 0))
             require(f"optimizer.{key}", value, holds, "a number, 0 or more" if low_allowed else "a number more than 0")
         for key in ("warmup", "start"):
             value = self.scheduler.get(key, 0)
-            require(f"scheduler.{key}", value, _is_number(value) and 0 <= value <= 1, "from 0 to 1")
+            require(f"scheduler.{key}", value, is_number(value) and 0 <= value <= 1, "from 0 to 1")
 
     @property
     def run_name(self) -> str:
@@ -248,81 +222,6 @@ DATA_CONFIGS: dict[str, type[DataConfig]] = {
     "folder": FolderConfig,
     "digits": DigitsConfig,
 }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
-    """The class or function that `target` names, imported only when its package is on the allow-list of `group`."""
-    allowed = ALLOWED_TARGETS[group]
-    if not isinstance(target, str) or not target.startswith(allowed):
-        raise UserError(f"{key}._target_={target}: must begin with {' or '.join(allowed)}")
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError:
-        raise UserError(f"{key}._target_={target}: there is no module {module_name}") from None
-    # `isidentifier` and a public name: "albumentations.os.system" must not get through by way of an attribute.
-    found = getattr(module, name, None)
-    public = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n))]
-    if name.startswith("_") or not callable(found):
-        raise UserError(f"{key}._target_={target}: {module_name} has no {name}{nearest(name, public[:0] or public)}")
-    owner = getattr(found, "__module__", "") or ""
-    if not f"{owner}.".startswith(allowed):
-        raise UserError(f"{key}._target_={target}: must be defined in {' or '.join(allowed)}, not in {owner}")
-    return found
-
-
-def check_component(key: str, component: Any, group: str) -> None:
-    """Raises UserError unless `component` is a mapping whose target is allowed and knows every argument."""
-    if not isinstance(component, dict) or "_target_" not in component:
-        raise UserError(f"{key}={component}: must be a mapping with _target_ and its arguments")
-    target = check_target(key, component["_target_"], group)
-    known = {p for p in inspect.signature(target).parameters if p not in ("params", "progress", "self")}
-    for argument, value in component.items():
-        if argument != "_target_" and argument not in known:
-            raise UserError(
-                f"{key}.{argument}={value}: {target.__name__} does not know it{nearest(argument, sorted(known))}"
-            )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key}.{argument}={value}: must be a finite number")
-
-
-def build_component(key: str, component: dict[str, Any], group: str, *args: Any, **replaced: Any) -> Any:
-    """Calls the component's target with its arguments; `replaced` wins over the component's own.
-
-    Raises:
-        UserError: the target is not allowed, or refuses an argument.
-    """
-    target = check_target(key, component["_target_"], group)
-    arguments = {k: v for k, v in component.items() if k != "_target_"} | replaced
-    try:
-        return target(*args, **arguments)
-    except Exception as error:  # what a target raises of wrong arguments is its own affair
-        raise UserError(f"{key}{_refusal(error)} ({target.__name__})") from None
-
-
-def _refusal(error: Exception) -> str:
-    """Why a target refused, in one line; of albumentations' long form (pydantic's text) the argument and the reason."""
-    lines = str(error).strip().splitlines()
-    if len(lines) > 2 and "validation error" in lines[0]:
-        return f".{lines[1].strip()}: {lines[2].split('[type=')[0].strip()}"
-    return f": {' '.join(str(error).split())}"
-
-
-def build_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
-    """One albumentations transform; `fill` takes the place of `fill: mean`.
-
-    Raises:
-        UserError: albumentations refuses an argument.
-    """
-    replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
-    built = build_component(f"aug.transforms.{name}", transform, "aug", **replaced)
-    if not hasattr(built, "set_random_state"):
-        raise UserError(f"aug.transforms.{name}._target_={transform['_target_']}: is not a transform of albumentations")
-    return built
 
 
 def to_config(composed: DictConfig) -> Config:

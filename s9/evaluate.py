@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from s9 import command_line
-from s9.config import UserError
+from s9.errors import UserError
 
 USAGE = """python -m s9.evaluate run=outputs/<date>/<time>-<suffix> [weights=final|best] [split=test|val]
 

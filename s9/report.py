@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from s9 import command_line
-from s9.config import UserError
+from s9.errors import UserError
 
 USAGE = """python -m s9.report run=outputs/<date>/<time>-<suffix>
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s9.config import UserError
+from s9.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "albumentations", "wandb", "numpy")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s9 import command_line
-from s9.config import Config, UserError, to_config
+from s9.config import Config, to_config
+from s9.errors import UserError
 
 if TYPE_CHECKING:
     from s9.models.analysis import ModelFacts

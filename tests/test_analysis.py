@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from s9.command_line import compose_config, groups
-from s9.config import LayerConfig, ModelConfig, UserError
+from s9.config import LayerConfig, ModelConfig
+from s9.errors import UserError
 from s9.models.analysis import (
     TABLE_COLUMNS,
     LayerRow,

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from s9.command_line import compose_config
-from s9.config import AugConfig, UserError
+from s9.config import AugConfig
 from s9.data.augment import Augment, sample_grid
+from s9.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf" / "aug"

@@ -10,8 +10,9 @@ from PIL import Image
 
 from s9.check import main
 from s9.command_line import compose_config
-from s9.config import AugConfig, ModelConfig, UserError
+from s9.config import AugConfig, ModelConfig
 from s9.data.cifar10 import MEAN, STD
+from s9.errors import UserError
 from s9.models.analysis import Rule, model_rules
 from s9.models.augmentation_rules import augmentation_rules
 

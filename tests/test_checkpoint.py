@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from s9.config import ModelConfig, UserError
+from s9.config import ModelConfig
+from s9.errors import UserError
 from s9.models.s9net import S9Net
 from s9.training.checkpoint import load_weights, plain_module, save_weights
 from s9.training.loop import averaged

@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from s9.config import Cifar10Config, UserError
+from s9.config import Cifar10Config
 from s9.data import cifar10, sources
 from s9.data.image_set import ImageSet
+from s9.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from s9.config import UserError
 from s9.command_line import key_values
+from s9.errors import UserError
 from tests.conftest import ROOT
 
 QUICK = ["data=digits", "model=strided", "aug=none", "wandb=disabled", "trainer=quick"]
@@ -68,10 +68,8 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    assert (
-        list(tmp_path.rglob("*")) == []
-        or [p.name for p in tmp_path.iterdir()] == ["outputs"]
-        and not any((tmp_path / "outputs").iterdir())
+    assert list(tmp_path.rglob("*")) == [] or (
+        [p.name for p in tmp_path.iterdir()] == ["outputs"] and not any((tmp_path / "outputs").iterdir())
     )
 
 

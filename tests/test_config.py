@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from s9.command_line import CONF, check_sweep, compose_config, groups
-from s9.config import Config, UserError
+from s9.config import Config
+from s9.errors import UserError
 
 # What is typed -> words that its one line must hold: the key, and what is allowed or meant.
 WRONG = {

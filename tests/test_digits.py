@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from s9.command_line import compose_config
-from s9.config import DigitsConfig, UserError
+from s9.config import DigitsConfig
 from s9.data import sources
 from s9.data.image_set import ImageSet, Split
+from s9.errors import UserError
 
 SPLITS = ("train", "val", "test")
 

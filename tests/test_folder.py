@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s9.config import FolderConfig, UserError
+from s9.config import FolderConfig
 from s9.data import sources
 from s9.data.folder import decode_image
 from s9.data.image_set import ImageSet
+from s9.errors import UserError
 
 WHITE = [255, 255, 255]
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from s9.config import UserError
 from s9.data.image_set import ImageSet, Split, channel_statistics, hold_out
+from s9.errors import UserError
 
 UNEVEN = (100, 41, 7, 320, 2)
 

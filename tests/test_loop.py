@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from s9.command_line import compose_config
-from s9.config import Config
+from s9.config import Config, DigitsConfig
 from s9.data.augment import Augment
 from s9.data.image_set import ImageSet
 from s9.data.loaders import Batch, KeyedBatches, to_device, train_loader
@@ -76,6 +77,11 @@ class Run:
         return {name: value.clone() for name, value in self.model.state_dict().items()}
 
 
+@functools.cache
+def digits_set(val_size: int, seed: int) -> ImageSet:
+    return load(DigitsConfig("digits", val_size, workers=0), seed)
+
+
 def prepare(*overrides: str) -> Run:
     """A run of two epochs of five batches of 32 with rows of its own; overrides come last and win."""
     quick = ["data=digits", "model=strided", "aug=none", "wandb=disabled", "optimizer.lr=0.1", "model.whiten=false"]
@@ -83,7 +89,7 @@ def prepare(*overrides: str) -> Run:
     config = compose_config([*quick, *sizes, *overrides])
     config.model = dataclasses.replace(config.model, blocks=copy.deepcopy(BLOCKS), head=True)
     seed_everything(config.seed)
-    data = load(config.data, config.seed)
+    data = digits_set(config.data.val_size, config.seed)
     augment = Augment(config.aug, data.mean, config.seed)
     batches = KeyedBatches(len(data.train), config.trainer.batch_size, config.seed, config.trainer.steps_per_epoch)
     model = S9Net(config.model, len(data.class_names))

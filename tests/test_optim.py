@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from s9.command_line import compose_config, groups
-from s9.config import DigitsConfig, ModelConfig, UserError
+from s9.config import DigitsConfig, ModelConfig
 from s9.data.image_set import ImageSet
 from s9.data.loaders import eval_batches, to_device
 from s9.data.sources import load
+from s9.errors import UserError
 from s9.models.s9net import S9Net
 from s9.training.optim import (
     Muon,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from s9 import runtime
-from s9.config import UserError
+from s9.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from s9.command_line import compose_config, groups
-from s9.config import ModelConfig, UserError
+from s9.config import ModelConfig
 from s9.data.image_set import ImageSet, Split, channel_statistics
 from s9.data.loaders import to_device
+from s9.errors import UserError
 from s9.models.s9net import Layer, S9Net, build_model, rows
 
 MODELS = groups()["model"]

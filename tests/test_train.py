@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from s9.command_line import compose_config
-from s9.config import Config, UserError
+from s9.config import Config
+from s9.errors import UserError
 from s9.tracking import figures, record
 from s9.train import train
 

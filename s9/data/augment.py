@@ -10,7 +10,9 @@ import albumentations
 import cv2
 import numpy as np
 
-from s9.config import AugConfig, UserError, build_transform
+from s9.components import build_transform
+from s9.config import AugConfig
+from s9.errors import UserError
 
 cv2.setNumThreads(0)  # threads for a 32 x 32 image cost more than they give, and fight with torch's
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from s9.config import UserError
+from s9.errors import UserError
 
 
 def cached_arrays(folder: Path, key: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

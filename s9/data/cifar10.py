@@ -18,9 +18,10 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from s9.config import Cifar10Config, UserError
+from s9.config import Cifar10Config
 from s9.data.cache import cached_arrays
 from s9.data.image_set import ImageSet, Split, hold_out
+from s9.errors import UserError
 
 ARCHIVE = "cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from s9.config import FolderConfig, UserError
+from s9.config import FolderConfig
 from s9.data.cache import cached_arrays
 from s9.data.image_set import ImageSet, Split, channel_statistics, hold_out
+from s9.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s9.config import UserError
+from s9.errors import UserError
 
 
 @dataclass(frozen=True)

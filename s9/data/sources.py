@@ -1,7 +1,8 @@
 """The data group: from a checked configuration to images in memory. A new data set is a line here."""
 
-from s9.config import Cifar10Config, DataConfig, DigitsConfig, FolderConfig, UserError
+from s9.config import Cifar10Config, DataConfig, DigitsConfig, FolderConfig
 from s9.data.image_set import ImageSet
+from s9.errors import UserError
 
 
 def load(config: DataConfig, seed: int) -> ImageSet:

@@ -5,26 +5,41 @@ from typing import Any
 import cv2
 import numpy as np
 
+from s9.components import build_transform
 from s9.config import AugConfig
 from s9.data.augment import Augment
 from s9.models.analysis import Rule
 
-TRIES = 40  # keys tried, so that each transform fires at least once
+TRIES = 40  # keys tried, so that holes of every size and place come up
+
+# What leaves an image where it is, by transform and argument; what is not given is the library's default.
+STILL = {
+    "Affine": ({"translate_percent": 0, "translate_px": 0}, {"scale": 1}, {"rotate": 0}),
+    "ShiftScaleRotate": ({"shift_limit": 0}, {"scale_limit": 0}, {"rotate_limit": 0}),
+}
 
 
-def augmentation_rules(config: AugConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> list[Rule]:
+def augmentation_rules(
+    config: AugConfig, mean: tuple[float, ...], std: tuple[float, ...], image_size: int = 32
+) -> list[Rule]:
     """A flip, a shift-scale-rotate, and a hole of the right shape whose filling is zero once normalised."""
-    kinds = {n: str(t["_target_"]).rpartition(".")[2] for n, t in config.transforms.items()}
+    fires = {n: t for n, t in config.transforms.items() if t.get("p", 1) > 0}
+    kinds = {n: str(t["_target_"]).rpartition(".")[2] for n, t in fires.items()}
     flips = [n for n, kind in kinds.items() if kind == "HorizontalFlip"]
-    affine = [n for n, kind in kinds.items() if kind in ("Affine", "ShiftScaleRotate") and _moves(config.transforms[n])]
-    dropouts = [t for n, t in config.transforms.items() if kinds[n] == "CoarseDropout"]
-    holes, shape, value = measure_holes(config, mean, std) if dropouts else (0, "none", float("nan"))
+    affine = [n for n, kind in kinds.items() if kind in STILL and _moves(kind, fires[n])]
+    dropouts = {n: t for n, t in fires.items() if kinds[n] == "CoarseDropout"}
+    # Counted by what is asked for: in 32 x 32 pixels two holes of 16 x 16 always touch.
+    counts = [build_transform(n, t, fill=0).num_holes_range for n, t in dropouts.items()]
+    shape, value = "none", float("nan")
+    if dropouts:
+        shape, value = measure_holes(AugConfig(config.name, fires), list(dropouts), mean, std, image_size)
     limit = max(0.5 / 255 / s for s in std)  # `fill` is in whole grey levels, so half a level is as near as it gets
-    masks = [t["fill_mask"] for t in dropouts if t.get("fill_mask") is not None]
+    masks = [t["fill_mask"] for t in dropouts.values() if t.get("fill_mask") is not None]
+    holes = " and ".join(str(low) if low == high else f"{low} to {high}" for low, high in counts) or "none"
     return [
         Rule("flip", "a horizontal flip", ", ".join(flips) or "none", bool(flips)),
         Rule("shift_scale_rotate", "shift, scale and rotation", ", ".join(affine) or "none", bool(affine)),
-        Rule("one_hole", "coarse dropout with exactly one hole", str(holes), len(dropouts) == 1 and holes == 1),
+        Rule("one_hole", "coarse dropout with exactly one hole", holes, holes == "1"),
         Rule("hole_size", "16 x 16 pixels", shape, shape == "16 x 16"),
         Rule(
             "hole_fill", f"zero once normalised, within {limit:.4f} (half a grey level)", f"{value:.4f}", value <= limit
@@ -33,29 +48,49 @@ def augmentation_rules(config: AugConfig, mean: tuple[float, ...], std: tuple[fl
     ]
 
 
-def _moves(transform: dict[str, Any]) -> bool:
+def _moves(kind: str, transform: dict[str, Any]) -> bool:
     """An affine transform that does all three: shifts, scales and rotates."""
-    if str(transform["_target_"]).endswith("ShiftScaleRotate"):
-        return True
-    return all(transform.get(k) not in (None, 0, 1) for k in ("translate_percent", "scale", "rotate"))
+    given = kind == "ShiftScaleRotate"  # its defaults do all three, those of Affine none
+    return all(
+        any(_numbers(transform[k]) - {still} for k, still in one_of.items() if k in transform)
+        if one_of.keys() & transform.keys()
+        else given
+        for one_of in STILL[kind]
+    )
 
 
-def measure_holes(config: AugConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[int, str, float]:
-    """(most holes in an image, their size, largest normalised value inside), of a set whose every transform fires.
+def _numbers(value: Any) -> set[float]:
+    """The numbers in a number, a range or a mapping of ranges."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return set().union(*map(_numbers, value))
+    return set() if value is None else {value}
 
-    Measured on a plain white image: whatever flips, moves or greys it leaves it white, so what is not white is a hole.
+
+def measure_holes(
+    config: AugConfig, dropouts: list[str], mean: tuple[float, ...], std: tuple[float, ...], image_size: int
+) -> tuple[str, float]:
+    """(sizes of the holes, largest normalised value inside), of a set whose every transform fires.
+
+    A hole is where black and white filling differ while all else is drawn alike; so whatever the other transforms do
+    to borders and colours is not taken for one.
     """
     always = {n: {**t, "p": 1.0} for n, t in config.transforms.items()}
-    augment = Augment(AugConfig(config.name, always), (mean[0], mean[1], mean[2]), seed=0)
-    white = np.full((32, 32, 3), 255, np.uint8)
-    most, sizes, largest = 0, set(), 0.0
+
+    def filled(fill: dict[str, Any]) -> Augment:
+        transforms = {n: {**t, **fill} if n in dropouts else t for n, t in always.items()}
+        return Augment(AugConfig(config.name, transforms), (mean[0], mean[1], mean[2]), 0, image_size)
+
+    given, black, white = filled({}), filled({"fill": 0}), filled({"fill": 255})
+    plain = np.full((image_size, image_size, 3), 128, np.uint8)
+    sizes, largest = set(), 0.0
     for index in range(TRIES):
-        image = augment(white, epoch=1, index=index)
-        hole = (image != 255).any(axis=2).astype(np.uint8)
-        count, _, boxes, _ = cv2.connectedComponentsWithStats(hole)
-        most = max(most, count - 1)
+        image, dark, light = (augment(plain, epoch=1, index=index) for augment in (given, black, white))
+        hole = (dark != light).any(axis=2)
+        _, _, boxes, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8))
         sizes |= {f"{box[cv2.CC_STAT_HEIGHT]} x {box[cv2.CC_STAT_WIDTH]}" for box in boxes[1:]}
         if hole.any():
-            inside = (image[hole.astype(bool)] / 255 - np.array(mean)) / np.array(std)
+            inside = (image[hole] / 255 - np.array(mean)) / np.array(std)
             largest = max(largest, float(np.abs(inside).max()))
-    return most, ", ".join(sorted(sizes)) or "none", largest
+    return ", ".join(sorted(sizes)) or "none", largest

@@ -1,13 +1,15 @@
 """The network as data: one class builds whatever rows conf/model/*.yaml lists (C1 C2 C3 C4, average, head)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from s9.config import LayerConfig, ModelConfig, UserError
+from s9.config import LayerConfig, ModelConfig
 from s9.data.image_set import ImageSet
 from s9.data.loaders import to_device
+from s9.errors import UserError
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 WHITENING_IMAGES = 4000  # of train; more changes the statistics of 3 x 3 patches by less than a thousandth
@@ -19,10 +21,21 @@ def padding_of(layer: LayerConfig) -> int:
 
 
 def rows(config: ModelConfig) -> Iterator[tuple[str, LayerConfig]]:
-    """(`C1.conv1`, layer) for each layer, in order."""
-    for block, layers in config.blocks.items():
-        for name, layer in layers.items():
-            yield f"{block}.{name}", layer
+    """(`C1.conv1`, layer) for each layer, in order. Without a head the last one's channels are None: one a class.
+
+    Raises:
+        UserError: a row whose channels are null elsewhere.
+    """
+    named = [(f"{block}.{name}", layer) for block, layers in config.blocks.items() for name, layer in layers.items()]
+    for position, (name, layer) in enumerate(named, start=1):
+        if position == len(named) and not config.head:
+            yield name, replace(layer, channels=None)
+        elif layer.channels is None:
+            raise UserError(
+                f"model.blocks.{name}.channels=null: must be a number; only the last layer without a head has none"
+            )
+        else:
+            yield name, layer
 
 
 def _convolution(row: LayerConfig, in_channels: int, channels: int, groups: int) -> nn.Conv2d:
@@ -67,11 +80,8 @@ class S9Net(nn.Module):
         named = list(rows(config))
         shapes = [(3, image_size)]  # what comes into each layer: channels, pixels
         self.layers = nn.ModuleDict()
-        for position, (name, layer) in enumerate(named):
+        for name, layer in named:
             last = layer.channels is None
-            if last != (position == len(named) - 1 and not config.head):
-                wanted = "a number" if last else "null, since model.head is false"
-                raise UserError(f"model.blocks.{name}.channels={layer.channels}: must be {wanted}")
             out = layer_output(f"model.blocks.{name}", layer, shapes, num_classes)
             dropout = config.dropout if layer.dropout is None else layer.dropout
             self.layers[name.replace(".", "_")] = Layer(layer, shapes[-1][0], out[0], config.activation, dropout, last)

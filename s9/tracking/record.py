@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from s9.config import Config, UserError, register_schemas, to_config
+from s9.config import Config, register_schemas, to_config
+from s9.errors import UserError
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 SAMPLES, PREDICTIONS = "samples.npz", "predictions.npz"

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from s9.config import UserError
+from s9.errors import UserError
 
 
 def plain_module(model: nn.Module) -> nn.Module:

@@ -18,11 +18,13 @@ from s9.training.evaluation import autocast, predict, score
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
 
+ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
+
 EpochRecord = dict[str, float]
 
 
 class NonFiniteLossError(Exception):
-    """The loss became infinite or NaN. Its text names epoch, step and learning rate."""
+    """The loss or the weights became infinite or NaN. Its text names epoch, step and learning rate."""
 
 
 class Watcher(Protocol):
@@ -56,7 +58,7 @@ def fit(
     """Trains and yields a record after each epoch; val is scored with the averaged weights where they are kept.
 
     Raises:
-        NonFiniteLossError: the loss is infinite or NaN.
+        NonFiniteLossError: the loss is infinite or NaN, or the weights are after an epoch.
     """
     step = 0
     forward = torch.compile(model) if config.compile else model
@@ -91,6 +93,8 @@ def fit(
             watcher.step(epoch, batch, len(batches), images_seen, loss_sum, correct)
             if batch % CHECK_EVERY == 0 or batch == len(batches):
                 stop_if_not_finite(losses, epoch, step, lr)
+        if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+            raise NonFiniteLossError(f"weights are not finite after epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
         record = {
             "epoch": epoch,
             "step": step,
@@ -117,7 +121,4 @@ def stop_if_not_finite(losses: list[torch.Tensor], epoch: int, step: int, lr: fl
     for back, value in enumerate(recent):
         if not math.isfinite(value):
             at = step - len(recent) + back + 1
-            raise NonFiniteLossError(
-                f"loss is {value} in epoch {epoch}, step {at}, near lr {lr:.4g}; "
-                "try a smaller optimizer.lr or trainer.clip_norm=1"
-            )
+            raise NonFiniteLossError(f"loss is {value} in epoch {epoch}, step {at}, near lr {lr:.4g}; {ADVICE}")

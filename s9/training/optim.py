@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from s9.config import build_component, check_target
+from s9.components import build_component, check_target
 
 
 def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:

@@ -1,0 +1,90 @@
+"""`_target_` mappings: the optimizer, schedule and transforms that users swap, from an allow-list of packages."""
+
+import importlib
+import inspect
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from s9.errors import UserError, nearest
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the package index for the newest version
+
+# What a `_target_` may name: users swap optimizers, schedules and transforms, nothing else.
+ALLOWED_TARGETS = {
+    "optimizer": ("torch.optim.", "s9.training."),
+    "scheduler": ("s9.training.",),
+    "aug": ("albumentations.", "s9.data."),
+}
+
+
+def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
+    """The class or function that `target` names, imported only when its package is on the allow-list of `group`."""
+    allowed = ALLOWED_TARGETS[group]
+    if not isinstance(target, str) or not target.startswith(allowed):
+        raise UserError(f"{key}._target_={target}: must begin with {' or '.join(allowed)}")
+    module_name, _, name = target.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError:
+        raise UserError(f"{key}._target_={target}: there is no module {module_name}") from None
+    # `isidentifier` and a public name: "albumentations.os.system" must not get through by way of an attribute.
+    found = getattr(module, name, None)
+    public = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n))]
+    if name.startswith("_") or not callable(found):
+        raise UserError(f"{key}._target_={target}: {module_name} has no {name}{nearest(name, public[:0] or public)}")
+    owner = getattr(found, "__module__", "") or ""
+    if not f"{owner}.".startswith(allowed):
+        raise UserError(f"{key}._target_={target}: must be defined in {' or '.join(allowed)}, not in {owner}")
+    return found
+
+
+def check_component(key: str, component: Any, group: str) -> None:
+    """Raises UserError unless `component` is a mapping whose target is allowed and knows every argument."""
+    if not isinstance(component, dict) or "_target_" not in component:
+        raise UserError(f"{key}={component}: must be a mapping with _target_ and its arguments")
+    target = check_target(key, component["_target_"], group)
+    known = {p for p in inspect.signature(target).parameters if p not in ("params", "progress", "self")}
+    for argument, value in component.items():
+        if argument != "_target_" and argument not in known:
+            raise UserError(
+                f"{key}.{argument}={value}: {target.__name__} does not know it{nearest(argument, sorted(known))}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}.{argument}={value}: must be a finite number")
+
+
+def build_component(key: str, component: dict[str, Any], group: str, *args: Any, **replaced: Any) -> Any:
+    """Calls the component's target with its arguments; `replaced` wins over the component's own.
+
+    Raises:
+        UserError: the target is not allowed, or refuses an argument.
+    """
+    target = check_target(key, component["_target_"], group)
+    arguments = {k: v for k, v in component.items() if k != "_target_"} | replaced
+    try:
+        return target(*args, **arguments)
+    except Exception as error:  # what a target raises of wrong arguments is its own affair
+        raise UserError(f"{key}{_refusal(error)} ({target.__name__})") from None
+
+
+def _refusal(error: Exception) -> str:
+    """Why a target refused, in one line; of albumentations' long form (pydantic's text) the argument and the reason."""
+    lines = str(error).strip().splitlines()
+    if len(lines) > 2 and "validation error" in lines[0]:
+        return f".{lines[1].strip()}: {lines[2].split('[type=')[0].strip()}"
+    return f": {' '.join(str(error).split())}"
+
+
+def build_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
+    """One albumentations transform; `fill` takes the place of `fill: mean`.
+
+    Raises:
+        UserError: albumentations refuses an argument.
+    """
+    replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
+    built = build_component(f"aug.transforms.{name}", transform, "aug", **replaced)
+    if not hasattr(built, "set_random_state"):
+        raise UserError(f"aug.transforms.{name}._target_={transform['_target_']}: is not a transform of albumentations")
+    return built
