@@ -297,7 +297,6 @@ UNBUILDABLE: dict[str, tuple[Rows, bool]] = {
     "residual between different shapes": ({"conv1": {"channels": 8}, "conv2": {"channels": 9, "residual": 1}}, True),
     "null channels before the end": ({"conv1": {"channels": None}, "conv2": {"channels": None}}, False),
     "null channels before a head": ({"conv1": {"channels": 8}, "conv2": {"channels": None}}, True),
-    "a number at the end without a head": ({"conv1": {"channels": 8}, "conv2": {"channels": 10}}, False),
 }
 
 

@@ -313,17 +313,12 @@ BAD_ROWS: dict[str, tuple[Rows, bool, str]] = {
     "null channels before the end": (
         {"conv1": {"channels": None}, "conv2": {"channels": None}},
         False,
-        "model.blocks.C1.conv1.channels=None: must be a number",
+        "model.blocks.C1.conv1.channels=null: must be a number",
     ),
     "null channels before a head": (
         {"conv1": {"channels": 8}, "conv2": {"channels": None}},
         True,
-        "model.blocks.C1.conv2.channels=None: must be a number",
-    ),
-    "a number at the end without a head": (
-        {"conv1": {"channels": 8}, "conv2": {"channels": 10}},
-        False,
-        "model.blocks.C1.conv2.channels=10: must be null",
+        "model.blocks.C1.conv2.channels=null: must be a number",
     ),
 }
 
@@ -420,3 +415,10 @@ def test_build_model_whitens_the_options_that_ask_for_it(name: str, coloured: Im
     torch.manual_seed(0)
     paired = len(unpaired(first_filters(build_model(config, coloured)))) <= 1
     assert paired == config.whiten
+
+
+def test_head_false_alone_makes_the_last_layer_give_a_map_a_class() -> None:
+    config = compose_config(["model=strided", "model.head=false"]).model
+    model = S9Net(config, num_classes=7)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+    assert isinstance(model.head, nn.Identity)
