@@ -10,6 +10,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from s9.tracking import record
 
 DPI = 120
+# The loss of training has augmented images and, where set, smoothed labels: not the scale of val's.
+TRAIN_LABELS = {"loss": "train (as optimised)", "accuracy": "train (augmented)"}
 TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
 
 
@@ -62,7 +64,7 @@ def curves(folder: Path) -> Path:
     epochs = [m["epoch"] for m in metrics]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True):
-        axes.plot(epochs, [m[f"train/{key}"] for m in metrics], color=TRAIN, marker=".", label="train (augmented)")
+        axes.plot(epochs, [m[f"train/{key}"] for m in metrics], color=TRAIN, marker=".", label=TRAIN_LABELS[key])
         if metrics and f"val/{key}" in metrics[0]:
             axes.plot(epochs, [m[f"val/{key}"] for m in metrics], color=VAL, marker=".", label="val")
         if "test" in summary:
