@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
 
     from s9 import runtime
     from s9.data import sources
+    from s9.models.precision import guard_bfloat16
     from s9.models.s9net import S9Net
     from s9.tracking import record
     from s9.training.checkpoint import load_weights
@@ -33,8 +34,10 @@ def main(arguments: list[str]) -> None:
     split = data.test if given["split"] == "test" else data.val
     if not len(split):
         raise UserError(f"split={given['split']}: this run held none out (data.val_size=0)")
-    model = S9Net(config.model, len(data.class_names), data.image_size).to(device)
+    model = S9Net(config.model, len(data.class_names), data.image_size)
     load_weights(model, folder / (record.FINAL if given["weights"] == "final" else record.BEST))
+    guard_bfloat16(model, data.image_size, device, precision)
+    model.to(device)
     scores, _ = score_with_flip(model, split, data, device, precision)
 
     print(f"{folder}: {given['weights']} weights on {data.variant}, {given['split']}")

@@ -90,6 +90,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     from s9.data.augment import Augment, sample_grid
     from s9.data.loaders import KeyedBatches, train_loader
     from s9.models.analysis import model_facts
+    from s9.models.precision import guard_bfloat16
     from s9.models.s9net import build_model
     from s9.tracking import figures, record
     from s9.tracking.progress import Progress
@@ -108,7 +109,9 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     batches = KeyedBatches(len(data.train), config.trainer.batch_size, config.seed, config.trainer.steps_per_epoch)
     loader = train_loader(data.train, augment, batches, config.data.workers, pin_memory=device.type == "cuda")
 
-    model = build_model(config.model, data).to(device)
+    model = build_model(config.model, data)
+    guard_bfloat16(model, data.image_size, device, precision)
+    model.to(device)
     optimizer = optim.build_optimizer(config.optimizer, model)
     scheduler = optim.build_scheduler(config.scheduler, optimizer, len(batches) * config.trainer.epochs)
     averaged = loop.averaged(model, config.trainer.ema_decay)
