@@ -28,7 +28,7 @@ train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 	$(RUN) -m s9.train $(ARGS)
 
 test: $(STAMP) ## all tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
-	$(RUN) -m pytest -q $(ARGS)
+	$(RUN) -m pytest -q -n 2 $(ARGS)
 
 lint: $(STAMP) ## format check, lint, types
 	$(RUN) -m ruff format --check .

@@ -72,10 +72,11 @@ def job(composed: Any) -> None:
 
 
 def remove_refused(folder: Path) -> None:
-    """Takes away the folder of a run that was refused before its first step, and the day's folder if that is empty."""
+    """Takes away the folder of a run that was refused before its first step, and what of its way there is empty."""
     shutil.rmtree(folder, ignore_errors=True)
-    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+    for parent in list(folder.parents)[:2]:  # outputs/<date>, or the sweep's folder
+        if parent.is_dir() and parent != Path() and not any(parent.iterdir()):
+            parent.rmdir()
 
 
 def train(config: Config, folder: Path, group: str | None = None, overrides: str = "") -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+# Tests run side by side: one thread each. Set before torch is imported, here and in the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
@@ -31,6 +35,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("S9_CACHE", str(home / "cache"))
     monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+    # One font cache for all, since making it takes matplotlib seconds in each new home.
+    monkeypatch.setenv("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / "s9-tests-matplotlib"))
     yield
 
 

@@ -39,9 +39,7 @@ def guard_bfloat16(model: nn.Module, image_size: int, device: torch.device, prec
         error = gradient_error(convolution, size)
         convolution.in_float32 = not error < TOLERANCE
         if convolution.in_float32:
-            log.warning(
-                "%s stays in float32: the bfloat16 gradient of this processor is off by %.0f %%", name, 100 * error
-            )
+            log.warning("%s stays in float32: its bfloat16 gradient is off by %.0f %% here", name, 100 * error)
             kept.append(name)
     return kept
 
