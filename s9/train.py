@@ -4,7 +4,6 @@ Everything heavy is imported inside, so that --help and a mistake are answered a
 """
 
 import logging
-import shutil
 import sys
 import time
 import traceback
@@ -72,11 +71,15 @@ def job(composed: Any) -> None:
 
 
 def remove_refused(folder: Path) -> None:
-    """Takes away the folder of a run that was refused before its first step, and what of its way there is empty."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in list(folder.parents)[:2]:  # outputs/<date>, or the sweep's folder
-        if parent.is_dir() and parent != Path() and not any(parent.iterdir()):
-            parent.rmdir()
+    """Takes away what a run left that was refused before its first step: its log, and the folders that are then empty.
+
+    Nothing else: hydra.run.dir may name a folder that holds files of the user's.
+    """
+    (folder / "train.log").unlink(missing_ok=True)
+    for made in (folder, *list(folder.parents)[:2]):  # the run's, outputs/<date> or the sweep's, outputs
+        if made == Path() or any(made.iterdir()):
+            return
+        made.rmdir()
 
 
 def train(config: Config, folder: Path, group: str | None = None, overrides: str = "") -> dict[str, Any]:

@@ -71,6 +71,13 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mistake_takes_nothing_of_the_users_folder(s9: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert s9("train", *QUICK, "data.val_size=5000", "hydra.run.dir=mine").returncode == 2
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
 def test_a_run_prints_plain_lines_where_there_is_no_terminal(s9: Run) -> None:
     done = s9("train", *QUICK, "trainer.steps_per_epoch=2")
     assert done.returncode == 0, done.stderr
