@@ -127,7 +127,8 @@ def _check_form(override: str) -> None:
         if parsed.is_add():
             raise UserError(f"{override}: nothing reads an added key; keys are changed with key=value")
         if parsed.is_delete():
-            raise UserError(f"{override}: only parts of {', '.join(OPEN_MAPS[:4])} can be removed".replace(".,", ","))
+            maps = ", ".join(name.rstrip(".") for name in OPEN_MAPS)
+            raise UserError(f"{override}: cannot be removed; only what is inside {maps} can")
 
 
 def _values(parsed: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """`_target_` mappings: the optimizer, schedule and transforms that users swap, from an allow-list of packages."""
 
+import difflib
 import importlib
 import inspect
 import math
@@ -29,11 +30,12 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ImportError:
         raise UserError(f"{key}._target_={target}: there is no module {module_name}") from None
-    # `isidentifier` and a public name: "albumentations.os.system" must not get through by way of an attribute.
     found = getattr(module, name, None)
-    public = [n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n))]
     if name.startswith("_") or not callable(found):
-        raise UserError(f"{key}._target_={target}: {module_name} has no {name}{nearest(name, public[:0] or public)}")
+        close = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"{key}._target_={target}: {module_name} has no {name}{meant}")
+    # Where it is defined counts too: a module of theirs may import, say, subprocess.
     owner = getattr(found, "__module__", "") or ""
     if not f"{owner}.".startswith(allowed):
         raise UserError(f"{key}._target_={target}: must be defined in {' or '.join(allowed)}, not in {owner}")
@@ -45,7 +47,12 @@ def check_component(key: str, component: Any, group: str) -> None:
     if not isinstance(component, dict) or "_target_" not in component:
         raise UserError(f"{key}={component}: must be a mapping with _target_ and its arguments")
     target = check_target(key, component["_target_"], group)
-    known = {p for p in inspect.signature(target).parameters if p not in ("params", "progress", "self")}
+    given_later = ("self", "params", "progress", "args", "kwargs")
+    parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n not in given_later}
+    known = set(parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in component:
+            raise UserError(f"{key}.{name} is missing: {target.__name__} needs it")
     for argument, value in component.items():
         if argument != "_target_" and argument not in known:
             raise UserError(

@@ -42,6 +42,8 @@ WRONG = {
     "optimizer._target_=torch.optim.Nope": ["torch.optim.Nope", "has no Nope"],
     "scheduler._target_=subprocess.run": ["scheduler._target_=subprocess.run", "s9.training."],
     "scheduler.warmup=2": ["scheduler.warmup=2", "from 0 to 1"],
+    "~scheduler.warmup": ["scheduler.warmup is missing", "one_cycle needs it"],
+    "~model.dropout": ["~model.dropout", "cannot be removed"],
     "trainer.epochs=0": ["trainer.epochs=0", "1 or more"],
     "trainer.epochs=1.5": ["trainer.epochs=1.5", "a whole number"],
     "trainer.batch_size=0": ["trainer.batch_size=0", "1 or more"],
