@@ -145,7 +145,7 @@ SEPARABLE = {"conv1": {"channels": 6}, "conv2": {"channels": 10, "separable": Tr
 
 def test_a_separable_layer_is_two_convolutions_and_nothing_between() -> None:
     layer = layer_of(network(SEPARABLE), "C1_conv2")
-    assert [type(m) for m in layer.conv.children()] == [nn.Conv2d, nn.Conv2d]
+    assert [isinstance(m, nn.Conv2d) for m in layer.conv.children()] == [True, True]
 
 
 def test_a_separable_layer_starts_depthwise() -> None:
