@@ -105,6 +105,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
 
     started = time.perf_counter()
     device = runtime.pick_device(config.trainer.device)
+    machine = runtime.describe_machine(device)  # now: the commit may be another when the run ends
     precision = runtime.pick_precision(config.trainer.precision, device)
     runtime.seed_everything(config.seed)
 
@@ -148,7 +149,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
         save_weights(tested, folder / record.FINAL)
 
         summary = describe_run(config, data.variant, facts, overrides, best)
-        summary["machine"] = runtime.describe_machine(device)
+        summary["machine"] = machine
         if len(data.val):
             summary["val"], _ = score_with_flip(tested, data.val, data, device, precision)
         summary["test"], probs = score_with_flip(tested, data.test, data, device, precision)
