@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from s9.command_line import compose_config, groups
-from s9.models.precision import TOLERANCE, Convolution, gradient_error, guard_bfloat16
+from s9.models.convolution import Convolution
+from s9.models.precision import TOLERANCE, gradient_error, guard_bfloat16
 from s9.models.s9net import S9Net
 from s9.runtime import has_real_bfloat16
 
@@ -31,7 +32,7 @@ def weight_gradient(convolution: Convolution, images: torch.Tensor, dtype: torch
 @pytest.mark.parametrize("batch", [3, 16])
 def test_after_the_guard_every_gradient_is_right(channels: int, dilation: int, size: int, batch: int) -> None:
     torch.manual_seed(0)
-    convolution = Convolution(channels, channels, 3, padding=dilation, dilation=dilation, bias=False)
+    convolution = Convolution(channels, channels, 3, padding=dilation, dilation=dilation)
     convolution.in_float32 = not gradient_error(convolution, size) < TOLERANCE
     images = torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last)
     exact = weight_gradient(convolution, images, torch.float32)
@@ -45,7 +46,7 @@ def test_an_ordinary_convolution_stays_in_bfloat16() -> None:
 
 
 def test_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    convolution = Convolution(8, 8, 3, padding=1, bias=False)
+    convolution = Convolution(8, 8, 3, padding=1)
     right = torch.conv2d
 
     def wrong(images: torch.Tensor, weight: torch.Tensor, *settings: object) -> torch.Tensor:
@@ -57,7 +58,7 @@ def test_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_convolution_kept_in_float32_is_exact_under_autocast() -> None:
-    convolution = Convolution(8, 8, 3, padding=1, bias=False)
+    convolution = Convolution(8, 8, 3, padding=1)
     convolution.in_float32 = True
     images = torch.randn(2, 8, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):

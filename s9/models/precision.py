@@ -7,27 +7,16 @@ network learns badly, or its loss is NaN after some hundred steps. So each convo
 
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
+
+from s9.models.convolution import Convolution
 
 log = logging.getLogger("s9")
 
 TOLERANCE = 0.05  # relative error of a gradient; bfloat16 itself makes 0.002, the fault 0.8
 TRIAL_IMAGES = 2  # the fault shows with any batch size
-
-
-class Convolution(nn.Conv2d):
-    """nn.Conv2d that autocast leaves alone where `in_float32` is set."""
-
-    in_float32 = False
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if not self.in_float32:
-            return super().forward(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return super().forward(images.float())
 
 
 def guard_bfloat16(model: nn.Module, image_size: int, device: torch.device, precision: torch.dtype) -> list[str]:
@@ -64,7 +53,7 @@ def _convolutions(model: nn.Module, image_size: int) -> Iterator[tuple[str, Conv
 
 
 @torch.enable_grad()
-def gradient_error(convolution: nn.Conv2d, size: int) -> float:
+def gradient_error(convolution: Convolution, size: int) -> float:
     """Largest relative error of the bfloat16 gradients against the float32 ones of the same rounded numbers.
 
     Args:
@@ -78,11 +67,10 @@ def gradient_error(convolution: nn.Conv2d, size: int) -> float:
     out_gradient = torch.empty(0)
     for dtype in (torch.float32, torch.bfloat16):
         x, w = images.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
-        settings: Any = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
-        out = torch.conv2d(x, w, None, *settings)
+        out = convolution.compute(x, w)
         if not len(out_gradient):
             out_gradient = torch.randn(out.shape, generator=generator).bfloat16()
-        gradients.append(torch.autograd.grad(out, (x, w), out_gradient.to(dtype)))
+        gradients.append(torch.autograd.grad(out, (x, w), out_gradient.to(out.dtype)))
     pairs = zip(*gradients, strict=True)
     errors = [((low.float() - exact).norm() / exact.norm().clamp_min(1e-12)).item() for exact, low in pairs]
     return max(errors, key=lambda error: error if error == error else float("inf"))  # NaN is the largest

@@ -10,7 +10,7 @@ from s9.config import LayerConfig, ModelConfig
 from s9.data.image_set import ImageSet
 from s9.data.loaders import to_device
 from s9.errors import UserError
-from s9.models.precision import Convolution
+from s9.models.convolution import Convolution
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 WHITENING_IMAGES = 4000  # of train; more changes the statistics of 3 x 3 patches by less than a thousandth
@@ -40,8 +40,7 @@ def rows(config: ModelConfig) -> Iterator[tuple[str, LayerConfig]]:
 
 
 def _convolution(row: LayerConfig, in_channels: int, channels: int, groups: int) -> Convolution:
-    size, padding = row.kernel_size, padding_of(row)
-    return Convolution(in_channels, channels, size, row.stride, padding, row.dilation, groups, bias=False)
+    return Convolution(in_channels, channels, row.kernel_size, row.stride, padding_of(row), row.dilation, groups)
 
 
 class Layer(nn.Module):
@@ -57,7 +56,7 @@ class Layer(nn.Module):
         self.conv: nn.Module
         if config.separable:  # Howard et al., "MobileNets", 2017, without the norm in between
             depthwise = _convolution(config, in_channels, in_channels, groups=in_channels)
-            self.conv = nn.Sequential(depthwise, Convolution(in_channels, channels, 1, bias=False))
+            self.conv = nn.Sequential(depthwise, Convolution(in_channels, channels, 1))
         else:
             self.conv = _convolution(config, in_channels, channels, config.groups)
         self.norm = nn.Identity() if last else nn.BatchNorm2d(channels)

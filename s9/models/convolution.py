@@ -1,0 +1,94 @@
+"""The convolution of all networks here: nn.Conv2d, computed in the form that a processor's library does fast.
+
+oneDNN, which computes on CPUs, has fast kernels for ordinary convolutions only. Dilated and strided at once, depthwise
+and dilated, depthwise and strided in bfloat16: these fall back to kernels 10 to 100 times slower, above all in the
+backward pass. Each has an ordinary convolution that gives the same numbers; GPUs get the plain form.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Convolution(nn.Conv2d):
+    """A square nn.Conv2d without bias, padded with zeros: (B, in_channels, H, W) -> (B, out_channels, H', W').
+
+    Autocast leaves it alone where `in_float32` is set (see precision.py).
+    """
+
+    in_float32 = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+    ):
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.in_float32:
+            with torch.autocast(images.device.type, enabled=False):
+                return self.compute(images.float(), self.weight)
+        return self.compute(images, self.weight)
+
+    def compute(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The convolution with these weights, by the fastest form that gives the same numbers."""
+        stride, dilation = self.stride[0], self.dilation[0]
+        pointwise = self.kernel_size[0] == 1
+        depthwise = self.groups == self.in_channels > 1
+        if images.device.type == "cpu":
+            if stride > 1 and (pointwise or dilation % stride == 0):
+                return self._of_every_nth_pixel(images, weight)
+            if depthwise and dilation > 1 and stride == 1:
+                return self._by_phases(images, weight)
+            low = images.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+            if depthwise and stride > 1 and low:
+                with torch.autocast("cpu", enabled=False):
+                    return self._plain(images.float(), weight.float())
+        return self._plain(images, weight)
+
+    def _plain(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.conv2d(images, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def _of_every_nth_pixel(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Where the dilation is a multiple of the stride, only every n-th row and column is ever read."""
+        stride, padding = self.stride[0], self.padding[0]
+        dilation = self.dilation[0] // stride if self.kernel_size[0] > 1 else 1
+        new_padding = -(-int(padding) // stride)
+        first = stride * new_padding - int(padding)
+        read = images.permute(0, 2, 3, 1)[:, first::stride, first::stride].permute(0, 3, 1, 2)
+        out = torch.conv2d(read, weight, None, 1, new_padding, dilation, self.groups)
+        return _cropped(out, self._output_size(images.shape[2]), self._output_size(images.shape[3]))
+
+    def _by_phases(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """A dilation of d is an ordinary convolution of each of the d x d images made of every d-th pixel.
+
+        All permutations go over (B, H, W, C), so that gradients stay channels last.
+        """
+        d, padding = self.dilation[0], int(self.padding[0])
+        batch, channels, height, width = images.shape
+        below, right = (-(height + 2 * padding) % d, -(width + 2 * padding) % d)
+        padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding + right, padding, padding + below))
+        rows, columns = padded.shape[1] // d, padded.shape[2] // d
+        phases = padded.reshape(batch, rows, d, columns, d, channels).permute(0, 2, 4, 1, 3, 5)
+        phases = phases.reshape(batch * d * d, rows, columns, channels).permute(0, 3, 1, 2)
+        out = torch.conv2d(phases, weight, None, groups=self.groups).permute(0, 2, 3, 1)
+        rows, columns, channels = out.shape[1:]
+        out = out.reshape(batch, d, d, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
+        out = out.reshape(batch, rows * d, columns * d, channels).permute(0, 3, 1, 2)
+        return _cropped(out, self._output_size(height), self._output_size(width))
+
+    def _output_size(self, size: int) -> int:
+        reach = self.dilation[0] * (self.kernel_size[0] - 1) + 1
+        return (size + 2 * int(self.padding[0]) - reach) // self.stride[0] + 1
+
+
+def _cropped(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    if images.shape[2:] == (height, width):
+        return images
+    return images.permute(0, 2, 3, 1)[:, :height, :width].permute(0, 3, 1, 2)

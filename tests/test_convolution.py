@@ -1,0 +1,78 @@
+"""The convolution gives the numbers of nn.Conv2d, whatever form it takes."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from s9.models.convolution import Convolution
+
+SETTINGS = [
+    (kernel, stride, dilation, padding, groups, size)
+    for kernel, stride, dilation, padding, groups, size in itertools.product(
+        (1, 3, 5), (1, 2, 3), (1, 2, 4), (0, 1, 2, 3), (1, 2, 8), (9, 12, 13)
+    )
+    if size + 2 * padding > dilation * (kernel - 1)
+]
+
+
+def plain(convolution: Convolution, images: torch.Tensor) -> torch.Tensor:
+    return nn.Conv2d.forward(convolution, images)
+
+
+def test_every_combination_of_settings_gives_what_torch_gives() -> None:
+    torch.manual_seed(0)
+    images = {size: torch.randn(2, 8, size, size, dtype=torch.float64) for size in (9, 12, 13)}
+    for kernel, stride, dilation, padding, groups, size in SETTINGS:
+        convolution = Convolution(8, 8, kernel, stride, padding, dilation, groups).double()
+        out, wanted = convolution(images[size]), plain(convolution, images[size])
+        where = (kernel, stride, dilation, padding, groups, size)
+        assert out.shape == wanted.shape, where
+        assert torch.allclose(out, wanted, rtol=1e-12, atol=1e-12), where
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "padding", "groups"),
+    [(3, 2, 2, 0, 1), (1, 2, 1, 1, 1), (3, 1, 4, 4, 8), (3, 2, 1, 1, 8), (3, 3, 3, 2, 2)],
+)
+def test_gradients_are_those_of_torch(kernel: int, stride: int, dilation: int, padding: int, groups: int) -> None:
+    torch.manual_seed(0)
+    convolution = Convolution(8, 8, kernel, stride, padding, dilation, groups).double()
+    images = torch.randn(2, 8, 14, 11, dtype=torch.float64, requires_grad=True)
+    out, wanted = convolution(images), plain(convolution, images)
+    weights = torch.randn_like(out)
+    for got, exact in zip(
+        torch.autograd.grad((out * weights).sum(), (images, convolution.weight)),
+        torch.autograd.grad((wanted * weights).sum(), (images, convolution.weight)),
+        strict=True,
+    ):
+        assert torch.allclose(got, exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "groups"), [(2, 2, 1), (1, 2, 16)])
+def test_gradients_stay_channels_last(stride: int, dilation: int, groups: int) -> None:
+    convolution = Convolution(16, 16, 3, stride, 2, dilation, groups)
+    images = torch.randn(2, 16, 12, 12).to(memory_format=torch.channels_last).requires_grad_()
+    convolution(images).sum().backward()
+    assert images.grad is not None
+    assert images.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_dilated_strided_convolution_trains_faster_than_torchs_own() -> None:
+    """On one core; the ratio is above 2 where bf16 is real, and asked to be above 1 anywhere."""
+    import time
+
+    convolution = Convolution(32, 32, 3, stride=2, dilation=2)
+    images = torch.randn(32, 32, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
+
+    def seconds(forward: object) -> float:
+        started = time.perf_counter()
+        forward(images).sum().backward()  # type: ignore[operator]
+        return time.perf_counter() - started
+
+    ours, torchs = [], []
+    for _ in range(15):
+        ours.append(seconds(convolution))
+        torchs.append(seconds(lambda x: plain(convolution, x)))
+    assert sorted(ours)[7] < sorted(torchs)[7]
