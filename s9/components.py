@@ -42,10 +42,15 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
     return found
 
 
-def check_component(key: str, component: Any, group: str) -> None:
-    """Raises UserError unless `component` is a mapping whose target is allowed and knows every argument."""
+def check_has_target(key: str, component: Any) -> None:
+    """Raises UserError unless `component` is a mapping with a `_target_`."""
     if not isinstance(component, dict) or "_target_" not in component:
         raise UserError(f"{key}={component}: must be a mapping with _target_ and its arguments")
+
+
+def check_component(key: str, component: Any, group: str) -> None:
+    """Raises UserError unless `component` is a mapping whose target is allowed and knows every argument."""
+    check_has_target(key, component)
     target = check_target(key, component["_target_"], group)
     given_later = ("self", "params", "progress", "args", "kwargs")
     parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n not in given_later}
@@ -95,3 +100,27 @@ def build_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
     if not hasattr(built, "set_random_state"):
         raise UserError(f"aug.transforms.{name}._target_={transform['_target_']}: is not a transform of albumentations")
     return built
+
+
+BATCH = "s9.data.batch_transforms."  # where albumentations' names are found as batched tensor code
+
+
+def build_batch_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
+    """The batched form of one albumentations transform; `fill` takes the place of `fill: mean`.
+
+    Raises:
+        UserError: there is none, or it lacks or refuses an argument.
+    """
+    key, target = f"aug.transforms.{name}", transform["_target_"]
+    on_device = {**transform, "_target_": str(target).replace("albumentations.", BATCH, 1)}
+    instead = "aug.backend=device cannot do this; aug.backend=albumentations with data.loader=workers may"
+    known = vars(importlib.import_module(BATCH.rstrip(".")))
+    if on_device["_target_"].removeprefix(BATCH) not in known:
+        check_target(key, target, "aug")  # a name that nobody has is told so
+        raise UserError(f"{key}._target_={target}: {instead}")
+    try:
+        check_component(key, on_device, "aug")
+    except UserError as error:
+        raise UserError(f"{error} ({instead})") from None
+    replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
+    return build_component(key, on_device, "aug", **replaced)

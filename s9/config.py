@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from s9.components import build_transform, check_component
+from s9.components import build_batch_transform, build_transform, check_component, check_has_target
 from s9.errors import UserError, is_number, nearest, require
 
 
@@ -20,13 +20,20 @@ class DataConfig:
 
     name: str = MISSING
     val_size: int = MISSING  # images held out of train, stratified; 0: none
-    workers: int = MISSING  # processes; 0: augment in the training process
+    loader: str = MISSING  # resident: the images live on the device; workers: processes read them from memory or disk
+    workers: int = MISSING  # processes, with loader=workers; 0: the training process itself
 
     def __post_init__(self) -> None:
         fits = DATA_CONFIGS.get(self.name) is type(self)
         require("data.name", self.name, fits, "left as it is; choose with data=" + " or data=".join(DATA_CONFIGS))
         require("data.val_size", self.val_size, self.val_size >= 0, "0 or more")
+        require("data.loader", self.loader, self.loader in LOADERS, " or ".join(LOADERS))
         require("data.workers", self.workers, 0 <= self.workers <= 256, "from 0 to 256")
+        none = self.loader == "workers" or self.workers == 0
+        require("data.workers", self.workers, none, "0 with data.loader=resident; add data.loader=workers")
+
+
+LOADERS = ("resident", "workers")
 
 
 @dataclass
@@ -53,19 +60,43 @@ class FolderConfig(DataConfig):
 
 
 @dataclass
+class MixConfig:
+    """Mixing the images of a batch with each other."""
+
+    name: str = MISSING  # cutmix or mixup
+    alpha: float = MISSING  # of the Beta distribution of the shares
+    p: float = MISSING  # part of the batches
+
+    def __post_init__(self) -> None:
+        require("aug.mix.name", self.name, self.name in ("cutmix", "mixup"), "cutmix or mixup")
+        require("aug.mix.alpha", self.alpha, 0 < self.alpha < math.inf, "more than 0")
+        require("aug.mix.p", self.p, 0 <= self.p <= 1, "a probability from 0 to 1")
+
+
+@dataclass
 class AugConfig:
     """A map of albumentations transforms, applied in order; `fill: mean` stands for the data set's mean colour."""
 
     name: str = MISSING
+    backend: str = MISSING  # device: batched tensor code where the images are; albumentations: per image, by workers
     transforms: dict[str, Any] = MISSING
+    mix: MixConfig | None = None
 
     def __post_init__(self) -> None:
+        require("aug.backend", self.backend, self.backend in BACKENDS, " or ".join(BACKENDS))
         for name, transform in self.transforms.items():
-            check_component(f"aug.transforms.{name}", transform, "aug")
+            check_has_target(f"aug.transforms.{name}", transform)
             if "p" in transform:
                 p = transform["p"]
                 require(f"aug.transforms.{name}.p", p, is_number(p) and 0 <= p <= 1, "a probability from 0 to 1")
-            build_transform(name, transform, fill=0)  # albumentations judges the values
+            if self.backend == "device":
+                build_batch_transform(name, transform, fill=0)  # the transforms judge the values
+            else:
+                check_component(f"aug.transforms.{name}", transform, "aug")
+                build_transform(name, transform, fill=0)
+
+
+BACKENDS = ("device", "albumentations")
 
 
 @dataclass
@@ -202,6 +233,9 @@ class Config:
 
     def __post_init__(self) -> None:
         require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        fits = self.aug.backend == "device" or self.data.loader == "workers"
+        wanted = "device with data.loader=resident; add data.loader=workers (and data.workers=2, say)"
+        require("aug.backend", self.aug.backend, fits, wanted)
         check_component("optimizer", self.optimizer, "optimizer")
         check_component("scheduler", self.scheduler, "scheduler")
         for key, low_allowed in (("lr", False), ("weight_decay", True)):

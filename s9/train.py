@@ -91,8 +91,8 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     """
     from s9 import runtime
     from s9.data import sources
-    from s9.data.augment import Augment, sample_grid
-    from s9.data.loaders import KeyedBatches, train_loader
+    from s9.data.augment import build_augment, sample_grid
+    from s9.data.loaders import train_loader
     from s9.models.analysis import model_facts
     from s9.models.precision import guard_bfloat16
     from s9.models.s9net import build_model
@@ -110,15 +110,14 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     runtime.seed_everything(config.seed)
 
     data = sources.load(config.data, config.seed)
-    augment = Augment(config.aug, data.mean, config.seed, data.image_size)
-    batches = KeyedBatches(len(data.train), config.trainer.batch_size, config.seed, config.trainer.steps_per_epoch)
-    loader = train_loader(data.train, augment, batches, config.data.workers, pin_memory=device.type == "cuda")
+    augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
+    loader = train_loader(config, data.train, augment, device)
 
     model = build_model(config.model, data)
     guard_bfloat16(model, data.image_size, device, precision)
     model.to(device)
     optimizer = optim.build_optimizer(config.optimizer, model)
-    scheduler = optim.build_scheduler(config.scheduler, optimizer, len(batches) * config.trainer.epochs)
+    scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
     averaged = loop.averaged(model, config.trainer.ema_decay)
     tested = plain_module(averaged or model)  # what val and test see, and what is saved
 
@@ -137,9 +136,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
         mirror.log_model(facts, folder / record.FIGURES / "augmentation.png")
         best: dict[str, float] = {}
         progress = Progress(config.trainer.epochs)
-        for epoch in loop.fit(
-            model, averaged, optimizer, scheduler, loader, batches, data, config.trainer, device, precision, progress
-        ):
+        for epoch in loop.fit(model, averaged, optimizer, scheduler, loader, data, config, device, precision, progress):
             record.add_metrics(folder, epoch)
             mirror.log_epoch(epoch)
             progress.epoch_end(epoch, len(data.val))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s9.command_line import compose_config
-from s9.data.augment import Augment
+from s9.data.image_augment import ImageAugment
 from s9.data.image_set import Split
 from s9.data.loaders import EVAL_BATCH, Batch, KeyedBatches, eval_batches, to_device, train_loader
 
@@ -29,8 +29,8 @@ def numbers(images: torch.Tensor) -> list[int]:
 
 
 @cache
-def augment_of(name: str, seed: int = 0) -> Augment:
-    return Augment(compose_config(["data=digits", f"aug={name}"]).aug, MEAN, seed)
+def augment_of(name: str, seed: int = 0) -> ImageAugment:
+    return ImageAugment(compose_config(["data=digits", f"aug={name}"]).aug, MEAN, seed)
 
 
 def epochs_of(workers: int, start_method: str | None = None, aug: str = "full", epochs: int = 2) -> list[list[Batch]]:
@@ -118,7 +118,7 @@ def test_seeds_differ_in_order() -> None:
 def test_the_order_and_the_augmentation_draw_from_different_streams(index: int) -> None:
     """A flip draws nothing from numpy's generator, so after it the generator is as it was made for the image."""
     flip = compose_config(["data=digits", "aug=basic", "~aug.transforms.pad", "~aug.transforms.crop"]).aug
-    augment = Augment(flip, MEAN, seed=0)
+    augment = ImageAugment(flip, MEAN, seed=0)
     augment(np.zeros((32, 32, 3), np.uint8), epoch=1, index=index)
     assert augment.compose is not None
     assert augment.compose.random_generator.permutation(100).tolist() != order_of(KeyedBatches(100, 10, seed=0))

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from s9.command_line import compose_config
 from s9.config import Config, DigitsConfig
-from s9.data.augment import Augment
+from s9.data.image_augment import ImageAugment
 from s9.data.image_set import ImageSet
 from s9.data.loaders import Batch, KeyedBatches, to_device, train_loader
 from s9.data.sources import load
@@ -90,7 +90,7 @@ def prepare(*overrides: str) -> Run:
     config.model = dataclasses.replace(config.model, blocks=copy.deepcopy(BLOCKS), head=True)
     seed_everything(config.seed)
     data = digits_set(config.data.val_size, config.seed)
-    augment = Augment(config.aug, data.mean, config.seed)
+    augment = ImageAugment(config.aug, data.mean, config.seed)
     batches = KeyedBatches(len(data.train), config.trainer.batch_size, config.seed, config.trainer.steps_per_epoch)
     model = S9Net(config.model, len(data.class_names))
     optimizer = build_optimizer(config.optimizer, model)

@@ -1,61 +1,31 @@
-"""Augmentation by albumentations, with randomness keyed by (seed, epoch, index) instead of streamed.
+"""The augmentation of a run: one description in conf/aug, done by one of two backends."""
 
-albumentations does not seed worker processes, and its own seed gives every transform the same draws. Here each image
-gets a fresh generator, so that workers, resuming and reordering change nothing.
-"""
+from typing import TYPE_CHECKING, Union
 
-import random
-
-import albumentations
-import cv2
 import numpy as np
 
-from s9.components import build_transform
 from s9.config import AugConfig
-from s9.errors import UserError
+from s9.data.batch_augment import BatchAugment
 
-cv2.setNumThreads(0)  # threads for a 32 x 32 image cost more than they give, and fight with torch's
+if TYPE_CHECKING:
+    from s9.data.image_augment import ImageAugment
+
+Augment = Union[BatchAugment, "ImageAugment"]
 
 
-class Augment:
-    """Turns a uint8 image (H, W, 3) into an augmented one of the same type and shape.
-
-    Args:
-        mean: of the data set, RGB in [0, 1]; stands in for `fill: mean`, rounded to whole grey levels.
+def build_augment(config: AugConfig, mean: tuple[float, float, float], seed: int, image_size: int = 32) -> Augment:
+    """The augmentation by its backend; mean: of the data set, RGB in [0, 1].
 
     Raises:
-        UserError: a transform refuses its arguments, or the set does not give uint8 images of the same shape.
+        UserError: a transform refuses its arguments, or changes the size of the images.
     """
+    if config.backend == "device":
+        return BatchAugment(config, mean, seed, image_size)
+    from s9.data.image_augment import ImageAugment  # here, since albumentations takes two seconds to import
 
-    def __init__(self, config: AugConfig, mean: tuple[float, float, float], seed: int, image_size: int = 32):
-        fill = tuple(round(255 * channel) for channel in mean)
-        transforms = [build_transform(name, transform, fill) for name, transform in config.transforms.items()]
-        self.seed = seed
-        self.compose = albumentations.Compose(transforms) if transforms else None
-        blank = np.zeros((image_size, image_size, 3), np.uint8)
-        always = [build_transform(name, t | {"p": 1.0}, fill) for name, t in config.transforms.items()]
-        try:
-            out = albumentations.Compose(always)(image=blank)["image"]
-        except Exception as error:
-            size = "x".join(map(str, blank.shape))
-            raise UserError(
-                f"aug={config.name}: cannot be done to {size} images: {' '.join(str(error).split())}"
-            ) from None
-        if out.shape != blank.shape or out.dtype != np.uint8:
-            raise UserError(
-                f"aug={config.name}: makes {out.dtype} images of {'x'.join(map(str, out.shape))} from uint8 "
-                f"{'x'.join(map(str, blank.shape))}; they must stay as they are (s9 normalises after augmentation)"
-            )
-
-    def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """What image `index` looks like in `epoch`: a function of (seed, epoch, index) alone."""
-        if self.compose is None:
-            return image
-        key = np.random.SeedSequence([self.seed, epoch, index])
-        self.compose.set_random_state(np.random.default_rng(key), random.Random(int(key.generate_state(1)[0])))
-        return self.compose(image=image)["image"]
+    return ImageAugment(config, mean, seed, image_size)
 
 
 def sample_grid(images: np.ndarray, augment: Augment, epochs: int = 5) -> np.ndarray:
     """uint8 (N, H, W, 3) -> (N, epochs, H, W, 3): what training will see of the first N images in the first epochs."""
-    return np.stack([[augment(image, epoch, i) for epoch in range(1, epochs + 1)] for i, image in enumerate(images)])
+    return np.stack([augment.preview(images, epoch) for epoch in range(1, epochs + 1)], axis=1)

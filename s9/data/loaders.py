@@ -1,18 +1,29 @@
-"""Batches for training and evaluation: which images, in which order, as which tensors."""
+"""Batches for training and evaluation: which images, in which order, as which tensors.
+
+`data.loader=resident`: the split is one tensor on the device, and batches are gathered there. `data.loader=workers`: a
+DataLoader, whose processes read, and with aug.backend=albumentations augment, whole batches. For the same seed both
+give the same images and labels in the same order.
+"""
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from s9.config import Config
 from s9.data.augment import Augment
+from s9.data.batch_augment import BatchAugment
 from s9.data.image_set import Split
+
+if TYPE_CHECKING:
+    from s9.data.image_augment import ImageAugment
 
 Key = tuple[int, int]  # (epoch, index): what an image looks like is a function of its key
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images (B, 3, H, W), int64 labels (B,)
+IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # and which images of the split they are, int64 (B,)
 
 ORDER = 1  # keeps the keys of the data order apart from those of the augmentation
 EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same number to the last digit
@@ -34,52 +45,117 @@ class KeyedBatches(Sampler[list[Key]]):
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def order(self) -> np.ndarray:
+        """int64 (steps, batch_size): the images of each batch of this epoch."""
         order = np.random.default_rng([self.seed, self.epoch, 0, ORDER]).permutation(self.size)
-        for step in range(self.steps):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for batch in self.order():
             yield [(self.epoch, int(index)) for index in batch]
 
 
-class AugmentedImages(Dataset[Batch]):
+class TrainLoader:
+    """One pass is one epoch of augmented batches on the device.
+
+    Args:
+        source: gives the epoch's batches, each with the indices of its images.
+        augment: what remains to be done to whole batches; None where each image was augmented before.
+    """
+
+    def __init__(
+        self, source: Iterable[IndexedBatch], batches: KeyedBatches, augment: BatchAugment | None, device: torch.device
+    ):
+        self.source, self.batches, self.augment, self.device = source, batches, augment, device
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def start_epoch(self, epoch: int) -> None:
+        """The next pass is this epoch's, counted from 1."""
+        self.batches.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        draws = self.augment.draw(self.batches.epoch, self.batches.size, self.device) if self.augment else []
+        for images, labels, index in self.source:
+            yield (self.augment(images, draws, index) if self.augment else images), labels
+
+
+class ResidentBatches:
+    """Batches gathered from one uint8 tensor on the device; an epoch copies its order there and nothing else."""
+
+    def __init__(self, split: Split, batches: KeyedBatches, device: torch.device):
+        self.images = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous().to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[IndexedBatch]:
+        for index in torch.from_numpy(self.batches.order()).to(self.images.device):
+            yield self.images.index_select(0, index), self.labels.index_select(0, index), index
+
+
+class WorkerBatches:
+    """Batches built by worker processes, on their way to the device while the step before is computed."""
+
+    def __init__(
+        self,
+        split: Split,
+        batches: KeyedBatches,
+        augment: "ImageAugment | None",
+        device: torch.device,
+        workers: int = 0,
+        start_method: str | None = None,
+    ):
+        self.device = device
+        self.loader = DataLoader(
+            AugmentedImages(split, augment),
+            batch_size=None,  # the sampler already names whole batches
+            sampler=batches,
+            num_workers=workers,
+            multiprocessing_context=multiprocessing.get_context(start_method) if workers else None,
+            worker_init_fn=_quiet_worker,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            # Nothing here draws from it; without one it would take a seed from torch's global stream each epoch.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __iter__(self) -> Iterator[IndexedBatch]:
+        for batch in self.loader:
+            images, labels, index = (part.to(self.device, non_blocking=True) for part in batch)
+            yield images, labels, index
+
+
+class AugmentedImages(Dataset[IndexedBatch]):
     """A split whose items are whole batches, so that a worker sends one tensor instead of many."""
 
-    def __init__(self, split: Split, augment: Augment):
+    def __init__(self, split: Split, augment: "ImageAugment | None"):
         self.split, self.augment = split, augment
 
-    def __getitem__(self, keys: list[Key]) -> Batch:
-        images = np.stack([self.augment(self.split.images[index], epoch, index) for epoch, index in keys])
-        labels = self.split.labels[[index for _, index in keys]]
-        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    def __getitem__(self, keys: list[Key]) -> IndexedBatch:
+        index = np.array([i for _, i in keys])
+        if self.augment is None:
+            images = self.split.images[index]
+        else:
+            images = np.stack([self.augment(self.split.images[i], epoch, i) for epoch, i in keys])
+        batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return batch, torch.from_numpy(self.split.labels[index]), torch.from_numpy(index)
 
 
 def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def train_loader(
-    split: Split,
-    augment: Augment,
-    batches: KeyedBatches,
-    workers: int = 0,
-    start_method: str | None = None,
-    pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """Batches of augmented images; the same ones for every number of workers and every start method."""
-    context = multiprocessing.get_context(start_method) if workers else None
-    return DataLoader(
-        AugmentedImages(split, augment),
-        batch_size=None,  # the sampler already names whole batches
-        sampler=batches,
-        num_workers=workers,
-        multiprocessing_context=context,
-        worker_init_fn=_quiet_worker,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-        # Nothing here draws from it; without one the loader would take a seed from torch's global stream each epoch.
-        generator=torch.Generator().manual_seed(0),
-    )
+def train_loader(config: Config, split: Split, augment: Augment, device: torch.device) -> TrainLoader:
+    """Augmented batches of `split` on the device, as `config.data.loader` says."""
+    batches = KeyedBatches(len(split), config.trainer.batch_size, config.seed, config.trainer.steps_per_epoch)
+    on_batches, on_images = (augment, None) if isinstance(augment, BatchAugment) else (None, augment)
+    source: Iterable[IndexedBatch]
+    if config.data.loader == "resident":
+        source = ResidentBatches(split, batches, device)
+    else:
+        source = WorkerBatches(split, batches, on_images, device, config.data.workers)
+    return TrainLoader(source, batches, on_batches, device)
 
 
 def eval_batches(split: Split) -> Iterator[Batch]:

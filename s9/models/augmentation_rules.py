@@ -5,9 +5,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from s9.components import build_transform
+from s9.components import build_batch_transform, build_transform
 from s9.config import AugConfig
-from s9.data.augment import Augment
+from s9.data.augment import Augment, build_augment
 from s9.models.analysis import Rule
 
 TRIES = 40  # keys tried, so that holes of every size and place come up
@@ -29,10 +29,13 @@ def augmentation_rules(
     affine = [n for n, kind in kinds.items() if kind in STILL and _moves(kind, fires[n])]
     dropouts = {n: t for n, t in fires.items() if kinds[n] == "CoarseDropout"}
     # Counted by what is asked for: in 32 x 32 pixels two holes of 16 x 16 always touch.
-    counts = [build_transform(n, t, fill=0).num_holes_range for n, t in dropouts.items()]
+    build = build_batch_transform if config.backend == "device" else build_transform
+    counts = [build(n, t, fill=0).num_holes_range for n, t in dropouts.items()]
     shape, value = "none", float("nan")
     if dropouts:
-        shape, value = measure_holes(AugConfig(config.name, fires), list(dropouts), mean, std, image_size)
+        shape, value = measure_holes(
+            AugConfig(config.name, config.backend, fires), list(dropouts), mean, std, image_size
+        )
     limit = max(0.5 / 255 / s for s in std)  # `fill` is in whole grey levels, so half a level is as near as it gets
     masks = [t["fill_mask"] for t in dropouts.values() if t.get("fill_mask") is not None]
     holes = " and ".join(str(low) if low == high else f"{low} to {high}" for low, high in counts) or "none"
@@ -80,13 +83,13 @@ def measure_holes(
 
     def filled(fill: dict[str, Any]) -> Augment:
         transforms = {n: {**t, **fill} if n in dropouts else t for n, t in always.items()}
-        return Augment(AugConfig(config.name, transforms), (mean[0], mean[1], mean[2]), 0, image_size)
+        config_of = AugConfig(config.name, config.backend, transforms)
+        return build_augment(config_of, (mean[0], mean[1], mean[2]), 0, image_size)
 
     given, black, white = filled({}), filled({"fill": 0}), filled({"fill": 255})
-    plain = np.full((image_size, image_size, 3), 128, np.uint8)
+    plain = np.full((TRIES, image_size, image_size, 3), 128, np.uint8)
     sizes, largest = set(), 0.0
-    for index in range(TRIES):
-        image, dark, light = (augment(plain, epoch=1, index=index) for augment in (given, black, white))
+    for image, dark, light in zip(*(augment.preview(plain, epoch=1) for augment in (given, black, white)), strict=True):
         hole = (dark != light).any(axis=2)
         _, _, boxes, _ = cv2.connectedComponentsWithStats(hole.astype(np.uint8))
         sizes |= {f"{box[cv2.CC_STAT_HEIGHT]} x {box[cv2.CC_STAT_WIDTH]}" for box in boxes[1:]}

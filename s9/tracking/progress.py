@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 log = logging.getLogger("s9")
 
-REFRESH_EVERY = 10  # steps between looks at the running sums: each look waits for the device
+REFRESH_S = 0.5  # seconds between looks at the running sums: each look waits for the device
 
 
 class Progress:
@@ -20,6 +21,7 @@ class Progress:
         self.bar: tqdm[Any] | None = None
         self.shows_bars = sys.stderr.isatty()
         self.spent_s = 0.0
+        self.refreshed = time.monotonic()
 
     def step(
         self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
@@ -29,7 +31,8 @@ class Progress:
         if self.bar is None:
             self.bar = tqdm(total=batches, desc=f"epoch {epoch}/{self.epochs}", unit="batch", leave=False)
         self.bar.update()
-        if batch % REFRESH_EVERY == 0:
+        if time.monotonic() - self.refreshed > REFRESH_S:
+            self.refreshed = time.monotonic()
             self.bar.set_postfix_str(
                 f"loss {loss_sum.item() / images:.4f}, accuracy {100 * correct.item() / images:.2f} %"
             )

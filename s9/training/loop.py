@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
-from s9.config import TrainerConfig
+from s9.config import Config
 from s9.data.image_set import ImageSet
-from s9.data.loaders import Batch, KeyedBatches, to_device
+from s9.data.loaders import TrainLoader, to_device
+from s9.data.mix import Mixed, mix
 from s9.training.evaluation import autocast, predict, score
 
-CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
+CHECK_EVERY = 20  # steps between looks at the loss on a CPU; elsewhere each look would wait for the device
 
 ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
 
@@ -47,41 +47,49 @@ def fit(
     ema: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
-    loader: DataLoader[Batch],
-    batches: KeyedBatches,
+    loader: TrainLoader,
     data: ImageSet,
-    config: TrainerConfig,
+    config: Config,
     device: torch.device,
     precision: torch.dtype,
     watcher: Watcher,
 ) -> Iterator[EpochRecord]:
     """Trains and yields a record after each epoch; val is scored with the averaged weights where they are kept.
 
+    `time/step_s` is what forward, backward and optimizer took of `time/train_s` (on a GPU: to launch them). Sums stay
+    on the device until the epoch ends.
+
     Raises:
         NonFiniteLossError: the loss is infinite or NaN, or the weights are after an epoch.
     """
+    trainer = config.trainer
     step = 0
-    forward = torch.compile(model) if config.compile else model
-    for epoch in range(1, config.epochs + 1):
+    forward = compiled(model, device) if trainer.compile else model
+    check_every = CHECK_EVERY if device.type == "cpu" else len(loader)
+    for epoch in range(1, trainer.epochs + 1):
         started = time.perf_counter()
+        step_s = 0.0
         model.train()
-        batches.epoch = epoch
+        loader.start_epoch(epoch)
         losses: list[torch.Tensor] = []
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         images_seen = 0
         lr = float(scheduler.get_last_lr()[0])
         for batch, (raw, labels) in enumerate(loader, start=1):
             lr = float(scheduler.get_last_lr()[0])
-            labels = labels.to(device, non_blocking=True)
+            images = to_device(raw, device, data.mean, data.std)
+            mixed = mix(config.aug.mix, images, labels, (config.seed, epoch, batch))
+            step_started = time.perf_counter()
             with autocast(device, precision):
-                logits = forward(to_device(raw, device, data.mean, data.std))
+                logits = forward(mixed.images)
             logits = logits.float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            loss = mixed_loss(logits, mixed, trainer.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            if config.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            if trainer.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_norm)
             optimizer.step()
+            step_s += time.perf_counter() - step_started
             scheduler.step()
             if ema is not None:
                 ema.update_parameters(model)
@@ -89,10 +97,10 @@ def fit(
             losses.append(loss.detach())
             images_seen += len(labels)
             loss_sum += losses[-1] * len(labels)
-            correct += (logits.argmax(1) == labels).sum()
-            watcher.step(epoch, batch, len(batches), images_seen, loss_sum, correct)
-            if batch % CHECK_EVERY == 0 or batch == len(batches):
-                stop_if_not_finite(losses, epoch, step, lr)
+            correct += (logits.detach().argmax(1) == labels).sum()
+            watcher.step(epoch, batch, len(loader), images_seen, loss_sum, correct)
+            if batch % check_every == 0 or batch == len(loader):
+                stop_if_not_finite(losses[-check_every:], epoch, step, lr)
         if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
             raise NonFiniteLossError(f"weights are not finite after epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
         record = {
@@ -106,18 +114,35 @@ def fit(
         if len(data.val):
             scores = score(predict(ema or model, data.val, data, device, precision), data.val)
             record |= {"val/loss": scores["loss"], "val/accuracy": scores["accuracy"]}
+        record["time/step_s"] = step_s
         record["time/train_s"] = trained - started
         record["time/epoch_s"] = time.perf_counter() - started
         yield record
 
 
+def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+    """torch.compile; on a GPU with CUDA graphs, since a step of a small network is mostly the launching of it."""
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    forward: nn.Module = torch.compile(model, mode=mode)  # type: ignore[assignment]
+    return forward
+
+
+def mixed_loss(logits: torch.Tensor, mixed: Mixed, label_smoothing: float) -> torch.Tensor:
+    """Cross entropy with smoothed labels, of both labels by their shares where images are mixed."""
+    loss = F.cross_entropy(logits, mixed.labels, label_smoothing=label_smoothing)
+    if mixed.share == 1:
+        return loss
+    other = F.cross_entropy(logits, mixed.partners, label_smoothing=label_smoothing)
+    return mixed.share * loss + (1 - mixed.share) * other
+
+
 def stop_if_not_finite(losses: list[torch.Tensor], epoch: int, step: int, lr: float) -> None:
-    """Looks at the last losses in one wait and names the first bad step.
+    """Looks at these losses, of the last steps, in one wait and names the first bad step.
 
     Raises:
         NonFiniteLossError: one of them is infinite or NaN.
     """
-    recent = torch.stack(losses[-CHECK_EVERY:]).tolist()
+    recent = torch.stack(losses).tolist()
     for back, value in enumerate(recent):
         if not math.isfinite(value):
             at = step - len(recent) + back + 1

@@ -1,5 +1,6 @@
 """Optimizers and per-step schedules: parameter groups, Muon for convolutions, and the learning rate as a function."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,7 +13,14 @@ from s9.components import build_component, check_target
 
 
 def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `config` over the model's parameters; norms and biases are not decayed."""
+    """The optimizer of `config` over the model's parameters; norms and biases are not decayed.
+
+    One that has a fused form uses it where the device has it, unless the configuration says otherwise.
+    """
+    target = check_target("optimizer", config["_target_"], "optimizer")
+    on = next(model.parameters()).device.type
+    if "fused" in inspect.signature(target).parameters and on in ("cpu", "cuda"):
+        config = {"fused": True, **config}
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]

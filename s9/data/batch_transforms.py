@@ -1,0 +1,326 @@
+"""albumentations' transforms on whole batches of tensors: the same names, arguments and meaning, each image its own draw.
+
+Each class takes uint8 images (B, 3, H, W) and uniform numbers (B, 1 + draws) in [0, 1): column 0 is the coin that
+decides whether the transform applies, the others are its parameters. Nothing here holds a random state.
+
+What a class does not name as an argument it cannot do, and asking for it is an error. tests/test_batch_transforms.py
+holds every class against its namesake.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from s9.data.batch_arguments import (
+    Fill,
+    Interval,
+    both_axes,
+    colour,
+    colour_of,
+    hole_size,
+    integer,
+    interval,
+    need,
+    real,
+    symmetric,
+)
+
+CONSTANT, REPLICATE, REFLECT, WRAP, REFLECT_101 = range(5)  # OpenCV's border modes
+PAD_MODES = {REPLICATE: "edge", REFLECT: "symmetric", WRAP: "wrap", REFLECT_101: "reflect"}  # numpy's names of them
+SAMPLE_MODES = {CONSTANT: "zeros", REPLICATE: "border", REFLECT: "reflection", REFLECT_101: "reflection"}  # torch's
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTransform:
+    """One transform. `p`: the probability that it applies to an image."""
+
+    draws: ClassVar[int] = 0  # uniform numbers an image needs besides the coin
+    p: float = 0.5
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, H, W) and its parameters (B, draws) -> uint8 (B, 3, H', W'), applied to every image."""
+        raise NotImplementedError
+
+    def __call__(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """Applies to the images whose coin says so, with a probability of exactly p. May write into `images`."""
+        if self.p >= 1:
+            return self.apply(images, uniform[:, 1:])
+        coin = uniform[:, 0] < self.p
+        if images.device.type != "cpu":  # to pick the images out would wait for the device
+            return torch.where(coin[:, None, None, None], self.apply(images, uniform[:, 1:]), images)
+        chosen = coin.nonzero().squeeze(1)
+        some = self.apply(images.index_select(0, chosen), uniform.index_select(0, chosen)[:, 1:])
+        _in_words(images).index_copy_(0, chosen, _in_words(some.contiguous()))
+        return images
+
+    def always(self) -> Self:
+        """The same with p = 1."""
+        return replace(self, p=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HorizontalFlip(BatchTransform):
+    """Left becomes right."""
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return images.flip(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(BatchTransform):
+    """Adds a border. padding: pixels on every side, (left and right, above and below) or (left, top, right, bottom)."""
+
+    padding: int | tuple[int, ...] = 0
+    fill: Fill = 0
+    border_mode: int = CONSTANT
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        need("p", self.p, self.p in (0, 1), "0 or 1: all images of a batch are of one size")
+        sides = self.padding if isinstance(self.padding, list | tuple) else (self.padding,)
+        valid = len(sides) in (1, 2, 4) and all(isinstance(side, int) and side >= 0 for side in sides)
+        need("padding", self.padding, valid, "pixels, one number, two or four")
+        need("border_mode", self.border_mode, self.border_mode in range(5), "from 0 to 4")
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        sides = tuple(self.padding) if isinstance(self.padding, list | tuple) else (self.padding,)
+        left, top, right, bottom = (sides * 4)[:4] if len(sides) < 4 else sides
+        if self.border_mode == CONSTANT:
+            padded = F.pad(images, (left, right, top, bottom))
+            inside = F.pad(torch.ones_like(images[:1, :1]), (left, right, top, bottom))
+            return torch.where(inside.bool(), padded, colour(self.fill, images))
+        for dim, sizes in ((2, (top, bottom)), (3, (left, right))):
+            index = np.pad(np.arange(images.shape[dim]), sizes, mode=PAD_MODES[self.border_mode])  # type: ignore[call-overload]
+            images = images.index_select(dim, torch.from_numpy(index).to(images.device))
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCrop(BatchTransform):
+    """A window of height x width pixels, every place as likely."""
+
+    draws: ClassVar[int] = 2
+    height: int
+    width: int
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        need("p", self.p, self.p in (0, 1), "0 or 1: all images of a batch are of one size")
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        rows, columns = images.shape[2] - self.height, images.shape[3] - self.width
+        if rows < 0 or columns < 0:
+            raise ValueError(f"a crop of {self.height} x {self.width} is larger than the images")
+        windows = images.unfold(2, self.height, 1).unfold(3, self.width, 1)
+        every = torch.arange(len(images), device=images.device)
+        return windows[every, :, integer(uniform[:, 0], 0, rows), integer(uniform[:, 1], 0, columns)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine(BatchTransform):
+    """Scales, rotates, shears and shifts, in this order, about the centre; bilinear.
+
+    A single number is a fixed value, a pair a range, and a mapping gives x and y apart. Shifts are whole pixels.
+
+    Args:
+        rotate, shear: degrees. translate_percent: part of the side.
+        keep_ratio: the same scale for x and y.
+    """
+
+    draws: ClassVar[int] = 7
+    scale: Any = (1.0, 1.0)
+    translate_percent: Any = None
+    translate_px: Any = None
+    rotate: Any = 0.0
+    shear: Any = (0.0, 0.0)
+    keep_ratio: bool = False
+    border_mode: int = CONSTANT
+    fill: Fill = 0
+
+    def __post_init__(self) -> None:
+        allowed = ", ".join(map(str, SAMPLE_MODES))
+        need("border_mode", self.border_mode, self.border_mode in SAMPLE_MODES, f"one of {allowed}")
+        both = self.translate_percent is not None and self.translate_px is not None
+        need("translate_px", self.translate_px, not both, "left out where translate_percent is given")
+        for name in ("scale", "shear", "translate_percent", "translate_px"):
+            both_axes(name, getattr(self, name), 0)
+        for low, high in both_axes("scale", self.scale, 1):
+            need("scale", self.scale, low > 0 and high > 0, "more than 0")
+        interval("rotate", self.rotate)
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return self.warp(images, *self.matrices(uniform, images.shape[2], images.shape[3]))
+
+    def matrices(self, uniform: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 7) -> matrices (B, 2, 2) and shifts (B, 2) in (x, y): a pixel at c + v goes to c + matrix v + shift."""
+        u = uniform.T
+        scale_x, scale_y = both_axes("scale", self.scale, 1)
+        sx = real(u[0], scale_x)
+        sy = sx if self.keep_ratio else real(u[1], scale_y)
+        shear_x, shear_y = (
+            -torch.deg2rad(real(v, r)) for v, r in zip(u[2:4], both_axes("shear", self.shear, 0), strict=True)
+        )
+        angle = torch.deg2rad(real(u[4], interval("rotate", self.rotate)))
+        if self.translate_px is not None:
+            shifts = [
+                integer(v, *r) for v, r in zip(u[5:7], both_axes("translate_px", self.translate_px, 0), strict=True)
+            ]
+        else:
+            ranges = both_axes("translate_percent", self.translate_percent, 0)
+            shifts = [torch.trunc(real(v, r) * s) for v, r, s in zip(u[5:7], ranges, (width, height), strict=True)]
+        cos, sin, tan_x, tan_y = angle.cos(), angle.sin(), shear_x.tan(), shear_y.tan()
+        rows = (
+            ((cos - tan_x * sin) * sx, (sin + tan_x * cos) * sy),
+            ((tan_y * cos - sin) * sx, (tan_y * sin + cos) * sy),
+        )
+        matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
+        return matrix, torch.stack(shifts, 1).to(matrix)
+
+    def warp(self, images: torch.Tensor, matrices: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+        """Each image moved by its matrix and shift, as `matrices` gives them."""
+        batch, _, height, width = images.shape
+        inside = self.border_mode != REFLECT  # grid_sample's borders lie on the outer pixels' centres, or around them
+        (a, b), (c, d) = matrices[:, 0].T, matrices[:, 1].T
+        inverse = torch.stack([d, -b, -c, a], 1) / (a * d - b * c)[:, None]
+        centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+        x = torch.arange(width, device=images.device) - centre_x - shifts[:, 0, None]
+        y = torch.arange(height, device=images.device) - centre_y - shifts[:, 1, None]
+        # to grid_sample's units, in which the centre of the image is 0
+        to_x, to_y = 2 / (width - inside), 2 / (height - inside)
+        grid = torch.empty(batch, height, width, 2, device=images.device)
+        torch.add(
+            (inverse[:, 0, None] * to_x * x)[:, None], (inverse[:, 1, None] * to_x * y)[:, :, None], out=grid[..., 0]
+        )
+        torch.add(
+            (inverse[:, 2, None] * to_y * x)[:, None], (inverse[:, 3, None] * to_y * y)[:, :, None], out=grid[..., 1]
+        )
+        colours = images.float()
+        fill = colour(self.fill, colours) if self.border_mode == CONSTANT else None
+        if fill is not None:
+            colours = colours - fill  # outside is zero
+        mode = SAMPLE_MODES[self.border_mode]
+        moved = F.grid_sample(colours, grid, padding_mode=mode, align_corners=inside)
+        return (moved if fill is None else moved + fill).add_(0.5).to(torch.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToGray(BatchTransform):
+    """Grey of the eye's weights (0.299, 0.587, 0.114), in all three channels; the fixed-point numbers of OpenCV."""
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        red, green, blue = images.int().unbind(1)
+        grey = (9798 * red + 19235 * green + 3735 * blue + 16384) >> 15
+        return grey.to(torch.uint8)[:, None].expand(images.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomBrightnessContrast(BatchTransform):
+    """Every value times 1 + contrast, plus brightness of the full range."""
+
+    draws: ClassVar[int] = 2
+    brightness_limit: Any = (-0.2, 0.2)
+    contrast_limit: Any = (-0.2, 0.2)
+
+    def __post_init__(self) -> None:
+        for name in ("brightness_limit", "contrast_limit"):
+            symmetric(name, getattr(self, name))
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        contrast = 1 + real(uniform[:, 0], symmetric("contrast_limit", self.contrast_limit))
+        brightness = 255 * real(uniform[:, 1], symmetric("brightness_limit", self.brightness_limit))
+        changed = torch.addcmul(brightness.view(-1, 1, 1, 1), images.float(), contrast.view(-1, 1, 1, 1))
+        return changed.clamp_(0, 255).to(torch.uint8)  # cut off, not rounded, as albumentations does
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseDropout(BatchTransform):
+    """Rectangular holes, every place inside the image as likely. Sizes in pixels, or in parts of the side below 1."""
+
+    num_holes_range: tuple[int, int] = (1, 2)
+    hole_height_range: Interval = (0.1, 0.2)
+    hole_width_range: Interval = (0.1, 0.2)
+    fill: Fill = 0
+    fill_mask: None = None
+
+    def __post_init__(self) -> None:
+        few, many = interval("num_holes_range", self.num_holes_range)
+        need("num_holes_range", self.num_holes_range, 1 <= few <= many, "a range from 1 up")
+        for name in ("hole_height_range", "hole_width_range"):
+            low, high = interval(name, getattr(self, name))
+            need(name, getattr(self, name), 0 < low <= high, "a range of more than 0")
+        need("fill_mask", self.fill_mask, self.fill_mask is None, "null")
+        colour_of("fill", self.fill)
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return 1 + 4 * self.num_holes_range[1]
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        holes = integer(uniform[:, 0], *self.num_holes_range)
+        # Both sizes are read as pixels or as parts by the height's range, as albumentations does.
+        pixels = self.hole_height_range[1] >= 1
+        for hole, u in enumerate(uniform[:, 1:].T.split(4)):
+            h, w = (
+                hole_size(v, r, side, pixels)
+                for v, r, side in ((u[0], self.hole_height_range, height), (u[1], self.hole_width_range, width))
+            )
+            h = torch.where(holes > hole, h, 0)
+            images = _erase(images, integer(u[2], 0, height - h), integer(u[3], 0, width - w), h, w, self.fill)
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erasing(BatchTransform):
+    """One rectangle of random area and shape. Zhong et al., "Random Erasing Data Augmentation", 2017.
+
+    Args:
+        scale: area as a part of the image's. ratio: width / height.
+    """
+
+    draws: ClassVar[int] = 4
+    scale: Interval = (0.02, 0.33)
+    ratio: Interval = (0.3, 3.3)
+    fill: Fill = 0
+    fill_mask: None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "ratio"):
+            low, high = interval(name, getattr(self, name))
+            need(name, getattr(self, name), 0 < low <= high, "a range of more than 0")
+        need("fill_mask", self.fill_mask, self.fill_mask is None, "null")
+        colour_of("fill", self.fill)
+
+    def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        low, high = self.ratio
+        largest = min(self.scale[1] * height * width, *(min(r * height**2, width**2 / r) for r in self.ratio))
+        if largest < self.scale[0] * height * width:
+            return images
+        area = real(uniform[:, 0], (self.scale[0] * height * width, largest))
+        ratio_low, ratio_high = (area / height**2).clamp_min(low), (width**2 / area).clamp_max(high)
+        ratio = ratio_low + uniform[:, 1] * (ratio_high - ratio_low)
+        h, w = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
+        top, left = integer(uniform[:, 2], 0, height - h), integer(uniform[:, 3], 0, width - w)
+        return _erase(images, top, left, h, w, self.fill)
+
+
+def _in_words(images: torch.Tensor) -> torch.Tensor:
+    """A view of each image as one row, of eight pixels a number where it fits: index_copy_ takes as long for a byte."""
+    rows = images.view(len(images), images[0].numel())
+    return rows.view(torch.int64) if rows.shape[1] % 8 == 0 else rows
+
+
+def _erase(
+    images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, height: torch.Tensor, width: torch.Tensor, fill: Fill
+) -> torch.Tensor:
+    """Fills a rectangle of each image; all sizes int64 (B,), in pixels."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
+    in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
+    hole = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+    return torch.where(hole, colour(fill, images), images)
