@@ -5,6 +5,7 @@ epoch are one table a transform, made on the host once an epoch and the same for
 """
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class BatchAugment:
         out = blank
         for name, transform in self.transforms.items():
             try:
-                out = transform.always()(out, torch.zeros(2, 1 + transform.draws))
+                out = replace(transform, p=1.0)(out, torch.zeros(2, 1 + transform.draws))
             except Exception as error:
                 raise UserError(f"aug.transforms.{name}: {' '.join(str(error).split())}") from None
         if out.shape != blank.shape:

@@ -1,4 +1,4 @@
-"""albumentations' transforms on whole batches of tensors: the same names, arguments and meaning, each image its own draw.
+"""albumentations' transforms on whole batches of tensors: the same names and meaning, each image its own draw.
 
 Each class takes uint8 images (B, 3, H, W) and uniform numbers (B, 1 + draws) in [0, 1): column 0 is the coin that
 decides whether the transform applies, the others are its parameters. Nothing here holds a random state.
@@ -7,8 +7,8 @@ What a class does not name as an argument it cannot do, and asking for it is an 
 holds every class against its namesake.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,10 +55,6 @@ class BatchTransform:
         some = self.apply(images.index_select(0, chosen), uniform.index_select(0, chosen)[:, 1:])
         _in_words(images).index_copy_(0, chosen, _in_words(some.contiguous()))
         return images
-
-    def always(self) -> Self:
-        """The same with p = 1."""
-        return replace(self, p=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,17 +156,15 @@ class Affine(BatchTransform):
         scale_x, scale_y = both_axes("scale", self.scale, 1)
         sx = real(u[0], scale_x)
         sy = sx if self.keep_ratio else real(u[1], scale_y)
-        shear_x, shear_y = (
-            -torch.deg2rad(real(v, r)) for v, r in zip(u[2:4], both_axes("shear", self.shear, 0), strict=True)
-        )
+        shears = both_axes("shear", self.shear, 0)
+        shear_x, shear_y = (-torch.deg2rad(real(u[2 + axis], shears[axis])) for axis in (0, 1))
         angle = torch.deg2rad(real(u[4], interval("rotate", self.rotate)))
         if self.translate_px is not None:
-            shifts = [
-                integer(v, *r) for v, r in zip(u[5:7], both_axes("translate_px", self.translate_px, 0), strict=True)
-            ]
+            ranges = both_axes("translate_px", self.translate_px, 0)
+            shifts = [integer(u[5 + axis], *ranges[axis]) for axis in (0, 1)]
         else:
             ranges = both_axes("translate_percent", self.translate_percent, 0)
-            shifts = [torch.trunc(real(v, r) * s) for v, r, s in zip(u[5:7], ranges, (width, height), strict=True)]
+            shifts = [torch.trunc(real(u[5 + axis], ranges[axis]) * (width, height)[axis]) for axis in (0, 1)]
         cos, sin, tan_x, tan_y = angle.cos(), angle.sin(), shear_x.tan(), shear_y.tan()
         rows = (
             ((cos - tan_x * sin) * sx, (sin + tan_x * cos) * sy),
