@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,8 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
         UserError: the machine or the data cannot do what was asked; raised before the first step.
         NonFiniteLossError: the loss became infinite or NaN.
     """
+    import numpy as np
+
     from s9 import runtime
     from s9.data import sources
     from s9.data.augment import build_augment, sample_grid
@@ -96,7 +99,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     from s9.models.analysis import model_facts
     from s9.models.precision import guard_bfloat16
     from s9.models.s9net import build_model
-    from s9.tracking import figures, record
+    from s9.tracking import record
     from s9.tracking.progress import Progress
     from s9.tracking.wandb_log import WandbLog
     from s9.training import loop, optim
@@ -123,16 +126,18 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
 
     record.write_config(folder, config)
     shown = data.examples(SAMPLES_SHOWN)
-    record.write_samples(folder, shown.images, sample_grid(shown.images, augment), data.names_of(shown.labels))
-    figures.draw_all(folder)
-    mirror = WandbLog(config.wandb, folder, config.run_name, group or config.model.name, record.as_dict(config))
+    grid = sample_grid(np.asarray(shown.images), augment)
+    record.write_samples(folder, np.asarray(shown.images), grid, data.names_of(shown.labels))
     facts = model_facts(config.model, len(data.class_names), data.image_size)
     sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
     log.info(f"{config.run_name} on {data.variant}: {sizes}")
     log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
+    beside = ThreadPoolExecutor(max_workers=1)  # W&B and the figures: training does not wait for them
+    mirror = WandbLog(config.wandb, folder, config.run_name, group or config.model.name, record.as_dict(config), beside)
     log.info(f"{device}, {str(precision).removeprefix('torch.')}, W&B {mirror.mode}, {folder}")
     exit_code = 1
     try:
+        beside.submit(draw_figures, folder)
         mirror.log_model(facts, folder / record.FIGURES / "augmentation.png")
         best: dict[str, float] = {}
         progress = Progress(config.trainer.epochs)
@@ -153,12 +158,21 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
         record.write_predictions(folder, probs.numpy(), data.test.labels, data.test.images, data.class_names)
         summary["minutes"] = round((time.perf_counter() - started) / 60, 2)
         record.write_summary(folder, summary)
-        mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), figures.draw_all(folder))
+        drawn = beside.submit(draw_figures, folder).result()
+        mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), drawn)
         exit_code = 0
     finally:
         mirror.finish(exit_code)
+        beside.shutdown()
     say_where(summary, folder)
     return summary
+
+
+def draw_figures(folder: Path) -> list[Path]:
+    """Draws what the run's files have so far."""
+    from s9.tracking.figures import draw_all  # in the thread beside: matplotlib takes half a second to import
+
+    return draw_all(folder)
 
 
 def describe_run(

@@ -96,7 +96,7 @@ def cache(tmp_path: Path) -> Path:
 def load(cache: Path) -> Callable[..., ImageSet]:
     def load_with(*urls: str, archive: Path | None = None, val_size: int = 0, seed: int = 0) -> ImageSet:
         given = None if archive is None else str(archive)
-        return sources.load(Cifar10Config("cifar10", val_size, 0, given, list(urls), str(cache)), seed)
+        return sources.load(Cifar10Config("cifar10", val_size, "resident", 0, given, list(urls), str(cache)), seed)
 
     return load_with
 
@@ -486,7 +486,7 @@ md5, url, cache = sys.argv[1:]
 cifar10.MD5 = md5
 print("ready", flush=True)
 sys.stdin.readline()
-data = cifar10.load_cifar10(Cifar10Config("cifar10", 0, 0, None, [url], cache), seed=0)
+data = cifar10.load_cifar10(Cifar10Config("cifar10", 0, "resident", 0, None, [url], cache), seed=0)
 print(hashlib.md5(data.train.images).hexdigest())
 """
 

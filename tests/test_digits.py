@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 
 @cache
 def digits_of(val_size: int = 150, seed: int = 0) -> ImageSet:
-    return sources.load(DigitsConfig("digits", val_size, workers=0), seed)
+    return sources.load(DigitsConfig("digits", val_size, "resident", workers=0), seed)
 
 
 def split_of(data: ImageSet, name: str) -> Split:
@@ -71,7 +71,7 @@ def test_no_test_image_is_trained_on() -> None:
 
 
 def test_val_is_fixed_by_the_seed() -> None:
-    again = sources.load(DigitsConfig("digits", 150, workers=0), 0)
+    again = sources.load(DigitsConfig("digits", 150, "resident", workers=0), 0)
     assert np.array_equal(again.val.images, digits_of(seed=0).val.images)
 
 

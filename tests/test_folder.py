@@ -43,7 +43,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., ImageSet]:
     def load_folder(root: Path, seed: int = 0, **changes: Any) -> ImageSet:
-        values: dict[str, Any] = {"val_size": 0, "workers": 0, "image_size": 8, "cache": str(tmp_path / "cache")}
+        loading: dict[str, Any] = {"val_size": 0, "loader": "resident", "workers": 0}
+        values: dict[str, Any] = {**loading, "image_size": 8, "cache": str(tmp_path / "cache")}
         return sources.load(FolderConfig("folder", **(values | {"root": str(root)} | changes)), seed)
 
     return load_folder

@@ -79,7 +79,7 @@ class Run:
 
 @functools.cache
 def digits_set(val_size: int, seed: int) -> ImageSet:
-    return load(DigitsConfig("digits", val_size, workers=0), seed)
+    return load(DigitsConfig("digits", val_size, "resident", workers=0), seed)
 
 
 def prepare(*overrides: str) -> Run:

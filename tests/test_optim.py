@@ -343,7 +343,7 @@ def test_muon_keeps_filters_channels_last() -> None:
 
 @pytest.fixture(scope="module")
 def digits_set() -> ImageSet:
-    return load(DigitsConfig("digits", val_size=150, workers=0), seed=0)
+    return load(DigitsConfig("digits", 150, "resident", workers=0), seed=0)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

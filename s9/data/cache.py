@@ -1,5 +1,9 @@
-"""Decoded data sets on disk, so that the second run starts at once: one .npz a data set, named by its key."""
+"""Decoded data sets on disk, so that the second run starts at once: one folder of .npy files a data set, by its key.
 
+They are mapped, not read: what is larger than memory can be trained on too (data.loader=workers).
+"""
+
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,17 +13,29 @@ from filelock import FileLock
 from s9.errors import UserError
 
 
-def cached_arrays(folder: Path, key: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays stored under `key` in `folder`; made once by `make`, also when several jobs ask at the same time."""
-    path = folder / f"{key}.npz"
+def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[str, np.ndarray]:
+    """The arrays stored under `key` in `folder`, mapped into memory; writing to one changes nothing on disk.
+
+    Args:
+        make: writes <name>.npy files into the folder that it is given. Called once, also when several jobs ask at the
+            same time.
+    """
+    whole = folder / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"data.cache={folder}: cannot be made a folder ({error.strerror})") from None
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            part = path.with_suffix(".part.npz")  # renamed when whole, so that a killed run leaves no half file
-            np.savez(part, **make())  # type: ignore[arg-type]  # takes the arrays for allow_pickle
-            part.replace(path)
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    with FileLock(f"{whole}.lock"):
+        if not whole.exists():
+            part = folder / f"{key}.part"  # renamed when whole, so that a killed run leaves no half data set
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            make(part)
+            part.rename(whole)
+    return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(whole.glob("*.npy"))}
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """What a `make` does with arrays that are in memory anyway."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)

@@ -19,7 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from s9.config import Cifar10Config
-from s9.data.cache import cached_arrays
+from s9.data.cache import cached_arrays, save_arrays
 from s9.data.image_set import ImageSet, Split, hold_out
 from s9.errors import UserError
 
@@ -39,7 +39,9 @@ def load_cifar10(config: Cifar10Config, seed: int) -> ImageSet:
         UserError: says what is missing, where it was looked for and the ways on.
     """
     cache = Path(config.cache).expanduser()
-    arrays = cached_arrays(cache, f"cifar10-{MD5[:12]}", lambda: read_archive(find_archive(config, cache)))
+    arrays = cached_arrays(
+        cache, f"cifar10-{MD5[:12]}", lambda part: save_arrays(part, read_archive(find_archive(config, cache)))
+    )
     train = Split(arrays["train_images"], arrays["train_labels"])
     train, val = hold_out(train, config.val_size, seed)
     return ImageSet("CIFAR-10", CLASS_NAMES, MEAN, STD, train, val, Split(arrays["test_images"], arrays["test_labels"]))

@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from s9.config import FolderConfig
 from s9.data.cache import cached_arrays
-from s9.data.image_set import ImageSet, Split, channel_statistics, hold_out
+from s9.data.image_set import CHUNK, ImageSet, Split, channel_statistics, hold_out
 from s9.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -33,9 +33,10 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     class_names = _class_names(root)
     files = {split: _image_files(root / split, class_names) for split in ("train", "test")}
     key = _key(root, files, config.image_size)
-    arrays = cached_arrays(Path(config.cache).expanduser(), key, lambda: _decode(files, config.image_size))
-    whole = {s: Split(arrays[f"{s}_images"], np.array([label for _, label in files[s]], np.int64)) for s in files}
-    mean, std = channel_statistics(whole["train"].images)
+    cache = Path(config.cache).expanduser()
+    arrays = cached_arrays(cache, key, lambda part: _decode(files, config.image_size, part))
+    whole = {s: Split(arrays[f"{s}_images"], np.array([file.label for file in files[s]], np.int64)) for s in files}
+    mean, std = ((v[0], v[1], v[2]) for v in arrays["train_statistics"].tolist())
     train, val = hold_out(whole["train"], config.val_size, seed)
     return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"])
 
@@ -60,35 +61,52 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return tuple(sorted(found["train"]))
 
 
-def _image_files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]:
+class _File(NamedTuple):
+    path: str
+    label: int
+    size: int  # bytes
+    modified: int  # nanoseconds
+
+
+def _image_files(folder: Path, class_names: tuple[str, ...]) -> list[_File]:
+    """All images below `folder`, by class and name. By scandir: pathlib takes ten times as long for 60,000 files."""
     files = []
     for label, name in enumerate(class_names):
-        of_class = sorted(f for f in (folder / name).iterdir() if f.suffix.lower() in SUFFIXES)
-        if not of_class:
+        with os.scandir(folder / name) as entries:
+            found = sorted((e for e in entries if Path(e.name).suffix.lower() in SUFFIXES), key=lambda e: e.name)
+        if not found:
             raise UserError(f"{folder / name}: the class is empty; wanted: .jpg, .jpeg or .png files")
-        files += [(f, label) for f in of_class]
+        for entry in found:
+            try:
+                state = entry.stat()
+            except OSError as error:  # a link to a file that is gone
+                raise UserError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
+            files.append(_File(entry.path, label, state.st_size, state.st_mtime_ns))
     return files
 
 
-def _key(root: Path, files: dict[str, list[tuple[Path, int]]], image_size: int) -> str:
+def _key(root: Path, files: dict[str, list[_File]], image_size: int) -> str:
     """Changes with any file's name, size or time, and with the image size."""
     digest = hashlib.sha256(os.fsencode(root.resolve()) + f"\n{image_size}\n".encode())
     for of_split in files.values():
-        for file, _ in of_split:
-            try:
-                state = file.stat()
-            except OSError as error:  # a link to a file that is gone
-                raise UserError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from None
-            digest.update(os.fsencode(file.relative_to(root)) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        for file in of_split:
+            below = file.path.removeprefix(f"{root}{os.sep}")
+            digest.update(os.fsencode(below) + f"\0{file.size}\0{file.modified}\n".encode())
     return f"folder-{digest.hexdigest()[:24]}"
 
 
-def _decode(files: dict[str, list[tuple[Path, int]]], image_size: int) -> Mapping[str, np.ndarray]:
+def _decode(files: dict[str, list[_File]], image_size: int, to: Path) -> None:
+    """Decodes straight into files, so that the folder may be larger than memory."""
     with ThreadPoolExecutor() as pool:
-        return {
-            f"{split}_images": np.stack(list(pool.map(lambda item: decode_image(item[0], image_size), of_split)))
-            for split, of_split in files.items()
-        }
+        for split, of_split in files.items():
+            shape = (len(of_split), image_size, image_size, 3)
+            images = np.lib.format.open_memmap(to / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
+            for start in range(0, len(of_split), CHUNK):
+                paths = [Path(file.path) for file in of_split[start : start + CHUNK]]
+                images[start : start + CHUNK] = list(pool.map(lambda path: decode_image(path, image_size), paths))
+            images.flush()
+            if split == "train":
+                np.save(to / "train_statistics.npy", np.array(channel_statistics(images)))
 
 
 def decode_image(file: Path, image_size: int) -> np.ndarray:

@@ -1,23 +1,55 @@
 """What every data set gives: uint8 images, labels, class names, mean and std, split into train, val and test."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from s9.errors import UserError
 
+CHUNK = 1000  # images read at a time where all of them may not fit into memory
+
+
+class Rows:
+    """Some rows of an array that is mapped from disk, in some order; what is indexed is read, as an ordinary array."""
+
+    def __init__(self, array: np.memmap, index: np.ndarray):
+        self.array, self.index = array, index
+        self.shape, self.dtype = (len(index), *array.shape[1:]), array.dtype
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self.array[self.index[key]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a worker process maps the file too, instead of getting a copy
+        return _mapped_rows, (str(self.array.filename), self.index)
+
+
+def _mapped_rows(path: str, index: np.ndarray) -> Rows:
+    return Rows(np.load(path, mmap_mode="c", allow_pickle=False), index)
+
 
 @dataclass(frozen=True)
 class Split:
-    """images: uint8 (N, H, W, 3); labels: int64 (N,)."""
+    """images: uint8 (N, H, W, 3), in memory or mapped from disk; labels: int64 (N,)."""
 
-    images: np.ndarray
+    images: np.ndarray | Rows
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: np.ndarray | slice) -> "Split":
+        """The images that `index` names; copied only where they are in memory."""
+        if isinstance(self.images, Rows):
+            return Split(Rows(self.images.array, self.images.index[index]), self.labels[index])
+        if isinstance(self.images, np.memmap):
+            return Split(Rows(self.images, np.arange(len(self))[index]), self.labels[index])
         return Split(self.images[index], self.labels[index])
 
 
@@ -39,8 +71,9 @@ class ImageSet:
         return int(self.train.images.shape[1])
 
     def examples(self, count: int) -> Split:
-        """`count` images of train, spread over it and so over the classes."""
-        return self.train.take(np.linspace(0, len(self.train) - 1, count).astype(np.int64))
+        """`count` images of train, spread over it and so over the classes; in memory."""
+        some = self.train.take(np.linspace(0, len(self.train) - 1, count).astype(np.int64))
+        return Split(np.asarray(some.images), some.labels)
 
     def names_of(self, labels: np.ndarray) -> list[str]:
         return [self.class_names[label] for label in labels]
@@ -54,7 +87,9 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, float, float], 
     levels = np.arange(256) / 255
     means, stds = [], []
     for channel in range(3):
-        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), CHUNK):
+            counts += np.bincount(images[start : start + CHUNK, ..., channel].ravel(), minlength=256)
         mean = float((counts * levels).sum() / counts.sum())
         variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
         means.append(mean)

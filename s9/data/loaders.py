@@ -85,7 +85,7 @@ class ResidentBatches:
     """Batches gathered from one uint8 tensor on the device; an epoch copies its order there and nothing else."""
 
     def __init__(self, split: Split, batches: KeyedBatches, device: torch.device):
-        self.images = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous().to(device)
+        self.images = torch.from_numpy(np.asarray(split.images)).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.batches = batches
 
@@ -161,7 +161,7 @@ def train_loader(config: Config, split: Split, augment: Augment, device: torch.d
 def eval_batches(split: Split) -> Iterator[Batch]:
     """The whole split in its order, as it is."""
     for start in range(0, len(split), EVAL_BATCH):
-        images = torch.from_numpy(split.images[start : start + EVAL_BATCH]).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.asarray(split.images[start : start + EVAL_BATCH])).permute(0, 3, 1, 2)
         yield images, torch.from_numpy(split.labels[start : start + EVAL_BATCH])
 
 

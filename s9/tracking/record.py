@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from s9.config import Config, register_schemas, to_config
+from s9.data.image_set import Rows
 from s9.errors import UserError
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
@@ -88,7 +89,7 @@ def write_samples(folder: Path, original: np.ndarray, augmented: np.ndarray, nam
 
 
 def write_predictions(
-    folder: Path, probs: np.ndarray, labels: np.ndarray, images: np.ndarray, class_names: tuple[str, ...]
+    folder: Path, probs: np.ndarray, labels: np.ndarray, images: np.ndarray | Rows, class_names: tuple[str, ...]
 ) -> None:
     """What the final weights say of the test split, with the images of the most confident mistakes.
 

@@ -1,9 +1,13 @@
-"""W&B as a mirror of the run's files. Whatever it does, the run goes on: each call is guarded and bounded in time."""
+"""W&B as a mirror of the run's files, kept in a thread beside the training: each call is guarded and bounded in time.
+
+Whatever W&B does, the run goes on, and its first step does not wait for W&B to start.
+"""
 
 import logging
 import netrc
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,17 +22,32 @@ log = logging.getLogger("s9")
 
 
 class WandbLog:
-    """One W&B run. `mode` is what was reached: online, offline or disabled."""
+    """One W&B run. `mode` is what is asked for, and once `beside` has come to it what was reached.
 
-    def __init__(self, config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any]):
+    Args:
+        beside: one thread, which W&B's calls run in, in their order.
+    """
+
+    def __init__(
+        self,
+        config: WandbConfig,
+        folder: Path,
+        name: str,
+        group: str,
+        settings: dict[str, Any],
+        beside: ThreadPoolExecutor,
+    ):
         self.run: Any = None
-        self.mode = "disabled"
-        wanted = pick_mode(config.mode)
-        if wanted == "disabled":
-            return
+        self.mode = pick_mode(config.mode)
+        self.beside = beside
+        if self.mode != "disabled":
+            beside.submit(self._start, config, folder, name, config.group or group, settings)
+
+    def _start(self, config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any]) -> None:
+        wanted, self.mode = self.mode, "disabled"
         for mode in dict.fromkeys((wanted, "offline")):
             try:
-                self.run = _start(config, folder, name, config.group or group, settings, mode)
+                self.run = _start_run(config, folder, name, group, settings, mode)
                 self.mode = mode
                 break
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
@@ -48,11 +67,17 @@ class WandbLog:
                 log.warning("W&B did not take %s (%s)", what, _first_line(error))
 
     def log_epoch(self, record: dict[str, float]) -> None:
+        self.beside.submit(self._log_epoch, dict(record))
+
+    def _log_epoch(self, record: dict[str, float]) -> None:
         with self._guarded("an epoch"):
             self.run.log(record)
 
     def log_model(self, facts: ModelFacts, augmentation: Path) -> None:
-        """The layer table with its totals, and the grid of augmented images."""
+        """The layer table with its totals, and the grid of augmented images, once that is drawn in the same thread."""
+        self.beside.submit(self._log_model, facts, augmentation)
+
+    def _log_model(self, facts: ModelFacts, augmentation: Path) -> None:
         with self._guarded("the model"):
             import wandb
 
@@ -63,6 +88,9 @@ class WandbLog:
 
     def log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
         """The final numbers as the run's summary, the figures, the confusion matrix, the most confident mistakes."""
+        self.beside.submit(self._log_end, summary, predictions, figures)
+
+    def _log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
         with self._guarded("the test"):
             import wandb
 
@@ -81,6 +109,10 @@ class WandbLog:
                     self.run.summary[f"{split}/final_{key}" if split == "val" else f"{split}/{key}"] = value
 
     def finish(self, exit_code: int) -> None:
+        """Waits until W&B has taken everything, or has given up."""
+        self.beside.submit(self._finish, exit_code).result()
+
+    def _finish(self, exit_code: int) -> None:
         with self._guarded("the end of the run"):
             self.run.finish(exit_code=exit_code)
         self.run = None
@@ -107,7 +139,7 @@ def has_key() -> bool:
         return False
 
 
-def _start(config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any], mode: str) -> Any:
+def _start_run(config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any], mode: str) -> Any:
     import wandb
 
     if mode == "online" and not has_key():

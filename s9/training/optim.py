@@ -100,6 +100,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure: one gradient a step
         for group in self.param_groups:
+            of_shape: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -112,19 +113,27 @@ class Muon(torch.optim.Optimizer):
                 if group["muon"]:
                     p.mul_(len(p) ** 0.5 / p.norm().clamp_min(1e-7))
                     matrix = update.reshape(len(p), -1)
-                    scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                    update = orthogonalise(matrix).reshape(p.shape).mul_(scale)
-                p.add_(update, alpha=-group["lr"])
+                    of_shape.setdefault((matrix.shape[0], matrix.shape[1]), []).append((p, matrix))
+                else:
+                    p.add_(update, alpha=-group["lr"])
+            for (rows, columns), some in of_shape.items():  # at once, since each is too small to fill a device
+                updates = orthogonalise(torch.stack([matrix for _, matrix in some]))
+                scale = max(1.0, rows / columns) ** 0.5
+                for (p, _), update in zip(some, updates, strict=True):
+                    p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
 
 
-def orthogonalise(matrix: torch.Tensor, steps: int = 4) -> torch.Tensor:
-    """Brings the singular values of (m, n) near 1 by Newton-Schulz iteration, coefficients of Jordan et al., 2024."""
+def orthogonalise(matrices: torch.Tensor, steps: int = 4) -> torch.Tensor:
+    """Brings the singular values of each of (..., m, n) near 1 by Newton-Schulz iteration.
+
+    Source: the coefficients of Jordan et al., 2024.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
-    out = matrix / (matrix.norm() + 1e-7)
-    tall = out.shape[0] > out.shape[1]
+    out = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = out.shape[-2] > out.shape[-1]
     if tall:
-        out = out.T
+        out = out.mT
     for _ in range(steps):
-        gram = out @ out.T
+        gram = out @ out.mT
         out = a * out + (b * gram + c * gram @ gram) @ out
-    return out.T if tall else out
+    return out.mT if tall else out
