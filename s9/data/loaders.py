@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from s9.config import Config
 from s9.data.augment import Augment
 from s9.data.batch_augment import BatchAugment
-from s9.data.image_set import Split
+from s9.data.image_set import CHUNK, Split
 
 if TYPE_CHECKING:
     from s9.data.image_augment import ImageAugment
@@ -85,7 +85,11 @@ class ResidentBatches:
     """Batches gathered from one uint8 tensor on the device; an epoch copies its order there and nothing else."""
 
     def __init__(self, split: Split, batches: KeyedBatches, device: torch.device):
-        self.images = torch.from_numpy(np.asarray(split.images)).permute(0, 3, 1, 2).contiguous().to(device)
+        size = split.images.shape[1]
+        self.images = torch.empty(len(split), 3, size, size, dtype=torch.uint8, device=device)
+        for start in range(0, len(split), CHUNK):  # so that the split is never in memory twice
+            some = torch.from_numpy(np.asarray(split.images[start : start + CHUNK]))
+            self.images[start : start + CHUNK] = some.permute(0, 3, 1, 2)
         self.labels = torch.from_numpy(split.labels).to(device)
         self.batches = batches
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from s9.config import LayerConfig, ModelConfig
@@ -147,10 +148,12 @@ def whiten_first_layer(model: S9Net, images: torch.Tensor, epsilon: float = 5e-4
     if not isinstance(first, nn.Conv2d) or first.groups != 1:
         raise UserError("model.whiten=true: the first layer must be an ordinary convolution")
     count, channels, size, _ = first.weight.shape
-    patches = (
-        images.cpu().unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * size**2)
-    )
-    values, vectors = torch.linalg.eigh(patches.T.double() @ patches.double() / len(patches))
+    products, patches = torch.zeros(channels * size**2, channels * size**2, dtype=torch.float64), 0
+    for some in images.cpu().contiguous().split(100):
+        columns = F.unfold(some, size).transpose(1, 2).reshape(-1, channels * size**2)
+        products += (columns.T @ columns).double()
+        patches += len(columns)
+    values, vectors = torch.linalg.eigh(products / patches)
     filters = (vectors.T / torch.sqrt(values[:, None] + epsilon)).flip(0)[: count // 2].float()
     filters = filters.reshape(-1, channels, size, size).to(first.weight)
     with torch.no_grad():

@@ -44,8 +44,7 @@ class WandbLog:
             beside.submit(self._start, config, folder, name, config.group or group, settings)
 
     def _start(self, config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any]) -> None:
-        wanted, self.mode = self.mode, "disabled"
-        for mode in dict.fromkeys((wanted, "offline")):
+        for mode in dict.fromkeys((self.mode, "offline")):
             try:
                 self.run = _start_run(config, folder, name, group, settings, mode)
                 self.mode = mode
@@ -53,6 +52,7 @@ class WandbLog:
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
                 log.warning("W&B %s did not start (%s)", mode, _first_line(error))
         if self.run is None:
+            self.mode = "disabled"
             log.warning("W&B is off for this run; the run's folder has everything")
         with self._guarded("metrics"):
             for metric, best in (("val/accuracy", "max"), ("val/loss", "min"), ("train/*", "last"), ("lr", "last")):

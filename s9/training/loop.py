@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from s9.config import Config
+from s9.config import Config, TrainerConfig
 from s9.data.image_set import ImageSet
 from s9.data.loaders import TrainLoader, to_device
 from s9.data.mix import Mixed, mix
@@ -80,24 +80,16 @@ def fit(
             images = to_device(raw, device, data.mean, data.std)
             mixed = mix(config.aug.mix, images, labels, (config.seed, epoch, batch))
             step_started = time.perf_counter()
-            with autocast(device, precision):
-                logits = forward(mixed.images)
-            logits = logits.float()
-            loss = mixed_loss(logits, mixed, trainer.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if trainer.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_norm)
-            optimizer.step()
+            loss, logits = train_step(forward, optimizer, mixed, trainer, device, precision)
             step_s += time.perf_counter() - step_started
             scheduler.step()
             if ema is not None:
                 ema.update_parameters(model)
             step += 1
-            losses.append(loss.detach())
+            losses.append(loss)
             images_seen += len(labels)
-            loss_sum += losses[-1] * len(labels)
-            correct += (logits.detach().argmax(1) == labels).sum()
+            loss_sum += loss * len(labels)
+            correct += (logits.argmax(1) == labels).sum()
             watcher.step(epoch, batch, len(loader), images_seen, loss_sum, correct)
             if batch % check_every == 0 or batch == len(loader):
                 stop_if_not_finite(losses[-check_every:], epoch, step, lr)
@@ -118,6 +110,27 @@ def fit(
         record["time/train_s"] = trained - started
         record["time/epoch_s"] = time.perf_counter() - started
         yield record
+
+
+def train_step(
+    forward: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    mixed: Mixed,
+    config: TrainerConfig,
+    device: torch.device,
+    precision: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward, backward and optimizer on one batch; (loss, logits (B, num_classes)), both detached, in float32."""
+    with autocast(device, precision):
+        logits = forward(mixed.images)
+    logits = logits.float()
+    loss = mixed_loss(logits, mixed, config.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if config.clip_norm is not None:
+        nn.utils.clip_grad_norm_(forward.parameters(), config.clip_norm)
+    optimizer.step()
+    return loss.detach(), logits.detach()
 
 
 def compiled(model: nn.Module, device: torch.device) -> nn.Module:

@@ -1,0 +1,242 @@
+"""The measurements of `python -m s9.bench`, each a list of rows: augmentation, step, epoch, growth, start-up."""
+
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from s9 import runtime
+from s9.benchmarks.baseline import PlainStep, plain_loader, plain_network
+from s9.benchmarks.timing import Row, row, seconds_in_turns
+from s9.config import AugConfig, Config
+from s9.data.augment import Augment, build_augment
+from s9.data.batch_augment import BatchAugment
+from s9.data.image_set import ImageSet, Split
+from s9.data.loaders import to_device, train_loader
+from s9.data.mix import mix
+from s9.models.precision import guard_bfloat16
+from s9.models.s9net import S9Net
+from s9.training import loop, optim
+
+AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # timed at a time; both give images/s
+SIZES = (5_000, 50_000, 500_000)
+BATCHES = (64, 128, 256, 512, 1024, 2048)
+GROWTH_BATCH_STEPS = 12
+MEGABYTE = 2**20
+
+
+def of_size(data: ImageSet, count: int) -> ImageSet:
+    """`data` with its training images repeated or cut to `count`, and no val."""
+    index = np.arange(count) % len(data.train)
+    train = Split(np.asarray(data.train.images)[index], data.train.labels[index])
+    return replace(data, train=train, val=train.take(slice(0)))
+
+
+def augmentation(sets: dict[str, AugConfig], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:
+    """Images/s of each set by both backends: albumentations and the CPU on one core, a GPU as it is."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    images = np.asarray(of_size(data, AUGMENT_IMAGES["device"]).train.images)
+    rows = []
+    for name, config in sets.items():
+        per_image = build_augment(replace(config, backend="albumentations"), data.mean, 0, data.image_size)
+        batched = BatchAugment(config, data.mean, 0, data.image_size)
+        resident = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+        order = torch.randperm(len(images)).to(device).split(128 if device.type == "cpu" else 2048)
+
+        work = {
+            "albumentations": partial(_augment_each, per_image, images[: AUGMENT_IMAGES["albumentations"]]),
+            "device": partial(_augment_batches, batched, resident, order),
+        }
+        rates = {
+            backend: [AUGMENT_IMAGES[backend] / s for s in seconds]
+            for backend, seconds in seconds_in_turns(work, repeats, device).items()
+        }
+        slow = row("augment", f"aug={name}, albumentations", "images/s", rates["albumentations"])
+        rows += [slow, row("augment", f"aug={name}, device", "images/s", rates["device"], slow)]
+    torch.set_num_threads(threads)
+    return rows
+
+
+def _augment_each(augment: Augment, images: np.ndarray) -> None:
+    augment.preview(images, epoch=1)
+
+
+def _augment_batches(augment: BatchAugment, resident: torch.Tensor, order: tuple[torch.Tensor, ...]) -> None:
+    draws = augment.draw(1, len(resident), resident.device)
+    for index in order:
+        augment(resident.index_select(0, index), draws, index)
+
+
+class Step:
+    """One training step as `s9.training.loop.fit` does it, on uint8 images (B, 3, H, W) of the device."""
+
+    def __init__(self, config: Config, data: ImageSet, device: torch.device):
+        self.config, self.data, self.device = config, data, device
+        self.precision = runtime.pick_precision(config.trainer.precision, device)
+        self.model = S9Net(config.model, len(data.class_names), data.image_size)
+        guard_bfloat16(self.model, data.image_size, device, self.precision)
+        self.model.to(device).train()
+        self.optimizer = optim.build_optimizer(config.optimizer, self.model)
+        self.forward = loop.compiled(self.model, device) if config.trainer.compile else self.model
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        normalised = to_device(images, self.device, self.data.mean, self.data.std)
+        mixed = mix(self.config.aug.mix, normalised, labels, (0, 1, 1))
+        loop.train_step(self.forward, self.optimizer, mixed, self.config.trainer, self.device, self.precision)
+
+
+def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:
+    """Images/s of one training step of each network: naive, s9, and s9 compiled; repeats are steps."""
+    rows = []
+    for name, config in configs.items():
+        size = config.trainer.batch_size
+        batch = data.train.take(np.arange(size) % len(data.train))
+        raw = torch.from_numpy(np.asarray(batch.images)).permute(0, 3, 1, 2).contiguous().to(device)
+        labels = torch.from_numpy(batch.labels).to(device)
+        floats = to_device(raw, device, data.mean, data.std).contiguous()
+        naive = PlainStep(plain_network(S9Net(config.model, len(data.class_names), data.image_size)), device)
+        ours = Step(replace(config, trainer=replace(config.trainer, compile=False)), data, device)
+        compiled = Step(replace(config, trainer=replace(config.trainer, compile=True)), data, device)
+        started = time.perf_counter()
+        compiled(raw, labels)
+        compile_s = time.perf_counter() - started
+        work: dict[str, Callable[[], None]] = {
+            "naive": partial(naive, floats, labels),
+            "s9": partial(ours, raw, labels),
+            "s9, compiled": partial(compiled, raw, labels),
+        }
+        seconds = seconds_in_turns(work, repeats, device, warm_up=5)
+        rates = {kind: [size / s for s in values] for kind, values in seconds.items()}
+        slow = row("step", f"{name}, batch {size}, naive", "images/s", rates["naive"])
+        rows.append(slow)
+        rows += [row("step", f"{name}, batch {size}, {k}", "images/s", rates[k], slow) for k in list(work)[1:]]
+        rows.append(row("step", f"{name}, to compile", "s", [compile_s]))
+    return rows
+
+
+def epoch(config: Config, data: ImageSet, device: torch.device, repeats: int, images: int) -> list[Row]:
+    """Images/s of whole epochs, naive and s9 in turns, and what s9 spends outside forward, backward and optimizer."""
+    data = of_size(data, images)
+    batches = images // config.trainer.batch_size * config.trainer.batch_size
+    naive = PlainStep(plain_network(S9Net(config.model, len(data.class_names), data.image_size)), device)
+    loader = plain_loader(data, config.aug, config.trainer.batch_size)
+    records = epochs_of(config, data, device, repeats + 1)
+    kept: list[loop.EpochRecord] = []
+
+    def naive_epoch() -> None:
+        for x, y in loader:
+            naive(x, y)
+
+    work = {"naive": naive_epoch, "s9": lambda: kept.append(next(records))}
+    seconds = seconds_in_turns(work, repeats, device)
+    what = f"{config.model.name}, aug={config.aug.name}, {images:,} images"
+    slow = row("epoch", f"{what}, naive", "images/s", [batches / s for s in seconds["naive"]])
+    other = [100 * (1 - record["time/step_s"] / record["time/train_s"]) for record in kept[1:]]
+    return [
+        slow,
+        row("epoch", f"{what}, s9", "images/s", [batches / s for s in seconds["s9"]], slow),
+        row("epoch", "outside forward, backward and optimizer", "% of the epoch", other),
+    ]
+
+
+def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[loop.EpochRecord]:
+    """The records of `fit` itself, with everything that it does."""
+    config = replace(config, trainer=replace(config.trainer, epochs=epochs))
+    one = Step(config, data, device)
+    augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
+    loader = train_loader(config, data.train, augment, device)
+    scheduler = optim.build_scheduler(config.scheduler, one.optimizer, len(loader) * epochs)
+
+    class Nobody:
+        def step(self, *_: object) -> None:
+            pass
+
+    return loop.fit(one.model, None, one.optimizer, scheduler, loader, data, config, device, one.precision, Nobody())
+
+
+def growth(config: Config, data: ImageSet, device: torch.device) -> list[Row]:
+    """Time and peak memory of one epoch of 5,000 to 500,000 images, and of steps of 64 to 2,048; once each.
+
+    Each in a process of its own, since a process's peak of memory never falls.
+    """
+    rows = []
+    for count in SIZES:
+        seconds, peak = _alone(_one_epoch, config, of_size(data, min(count, len(data.train))), device, count)
+        rows.append(row("growth", f"{config.model.name}, epoch of {count:,}", "s", [seconds]))
+        rows.append(row("growth", f"{config.model.name}, epoch of {count:,}, peak memory", "MB", [peak]))
+    for size in BATCHES:
+        batch = replace(config, trainer=replace(config.trainer, batch_size=size))
+        count = size * GROWTH_BATCH_STEPS
+        seconds, peak = _alone(_one_epoch, batch, of_size(data, min(count, len(data.train))), device, count)
+        rows.append(row("growth", f"{config.model.name}, batch {size}", "images/s", [count / seconds]))
+        rows.append(row("growth", f"{config.model.name}, batch {size}, peak memory", "MB", [peak]))
+    return rows
+
+
+def _alone(
+    work: Callable[..., tuple[float, float]], config: Config, data: ImageSet, device: torch.device, count: int
+) -> tuple[float, float]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, config, data, device, count).result()
+
+
+def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
+    """(seconds, peak MB) of the second of two epochs, of which the first warms up on a few images."""
+    next(epochs_of(config, of_size(data, 4 * config.trainer.batch_size), device, 1))
+    record = next(epochs_of(config, of_size(data, count), device, 1))
+    if device.type == "cuda":
+        return record["time/train_s"], torch.cuda.max_memory_allocated(device) / MEGABYTE
+    return record["time/train_s"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def startup(overrides: list[str], data: ImageSet, repeats: int) -> list[Row]:
+    """Seconds of --help and to the first step of `python -m s9.train`, and the peak memory of a whole run."""
+    help_s, first_s = [], []
+    train = [sys.executable, "-m", "s9.train"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for repeat in range(repeats + 1):
+            started = time.perf_counter()
+            subprocess.run([*train, "--help"], check=True, stdout=subprocess.DEVNULL)
+            help_s.append(time.perf_counter() - started)
+            short = ["trainer.epochs=1", "trainer.steps_per_epoch=1", f"data.val_size={len(data.class_names)}"]
+            first_s.append(_to_first_line([*train, *overrides, *short], Path(scratch) / str(repeat)))
+        run = [*train, *overrides, "trainer.epochs=1", f"hydra.run.dir={scratch}/whole"]
+        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(run)} ended with {process.returncode}")
+    return [
+        row("startup", "--help", "s", help_s[1:]),
+        row("startup", f"to the first step, {len(data.train) + len(data.val):,} cached images", "s", first_s[1:]),
+        row("startup", f"peak memory of a run, {len(data.train):,} images", "MB", [used.ru_maxrss / 1024]),
+    ]
+
+
+def _to_first_line(command: list[str], folder: Path) -> float:
+    """Seconds until the run has written the record of an epoch that is one step long."""
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, f"hydra.run.dir={folder}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().endswith("\n")):
+        if process.poll() is not None:
+            said = process.stderr.read().decode() if process.stderr else ""
+            raise RuntimeError(f"{' '.join(command)}: {said}")
+        time.sleep(0.005)
+    seconds = time.perf_counter() - started
+    json.loads(metrics.read_text().splitlines()[0])
+    process.communicate()
+    return seconds
