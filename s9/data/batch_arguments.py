@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 Interval = tuple[float, float]
@@ -30,7 +32,18 @@ def hole_size(uniform: torch.Tensor, limits: Interval, side: int, pixels: bool) 
 
 def colour(fill: Fill, images: torch.Tensor) -> torch.Tensor:
     """(1, 3, 1, 1) of the images' type."""
-    return torch.tensor(colour_of("fill", fill), device=images.device).to(images.dtype).view(1, 3, 1, 1)
+    return _constant(colour_of("fill", fill), images.dtype, images.device)
+
+
+@lru_cache(maxsize=32)  # so that no step copies anything from the host
+def _constant(channels: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.tensor(channels, device=device).to(dtype).view(1, 3, 1, 1)
+
+
+@lru_cache(maxsize=32)
+def padded_index(size: int, before: int, after: int, mode: str, device: torch.device) -> torch.Tensor:
+    """int64 (before + size + after,): which of `size` pixels each pixel of a padded side shows; mode: numpy's name."""
+    return torch.from_numpy(np.pad(np.arange(size), (before, after), mode=mode)).to(device)  # type: ignore[call-overload]
 
 
 def colour_of(name: str, fill: Any) -> tuple[float, ...]:

@@ -10,7 +10,6 @@ holds every class against its namesake.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -24,6 +23,7 @@ from s9.data.batch_arguments import (
     integer,
     interval,
     need,
+    padded_index,
     real,
     symmetric,
 )
@@ -88,9 +88,10 @@ class Pad(BatchTransform):
             padded = F.pad(images, (left, right, top, bottom))
             inside = F.pad(torch.ones_like(images[:1, :1]), (left, right, top, bottom))
             return torch.where(inside.bool(), padded, colour(self.fill, images))
-        for dim, sizes in ((2, (top, bottom)), (3, (left, right))):
-            index = np.pad(np.arange(images.shape[dim]), sizes, mode=PAD_MODES[self.border_mode])  # type: ignore[call-overload]
-            images = images.index_select(dim, torch.from_numpy(index).to(images.device))
+        mode = PAD_MODES[self.border_mode]
+        for dim, before, after in ((2, top, bottom), (3, left, right)):
+            index = padded_index(images.shape[dim], before, after, mode, images.device)
+            images = images.index_select(dim, index)
         return images
 
 
@@ -137,8 +138,7 @@ class Affine(BatchTransform):
     fill: Fill = 0
 
     def __post_init__(self) -> None:
-        allowed = ", ".join(map(str, SAMPLE_MODES))
-        need("border_mode", self.border_mode, self.border_mode in SAMPLE_MODES, f"one of {allowed}")
+        need("border_mode", self.border_mode, self.border_mode in SAMPLE_MODES, f"one of {[*SAMPLE_MODES]}")
         both = self.translate_percent is not None and self.translate_px is not None
         need("translate_px", self.translate_px, not both, "left out where translate_percent is given")
         for name in ("scale", "shear", "translate_percent", "translate_px"):

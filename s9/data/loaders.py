@@ -7,6 +7,7 @@ give the same images and labels in the same order.
 
 import multiprocessing
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,7 +175,14 @@ def to_device(
 ) -> torch.Tensor:
     """uint8 (B, 3, H, W) to normalised float32 on the device, channels last. mean, std: RGB in [0, 1]."""
     images = images.to(device, non_blocking=True).float()
-    shape = (1, 3, 1, 1)
-    scale = torch.tensor(std, device=device).view(shape).mul_(255).reciprocal_()
-    shift = torch.tensor(mean, device=device).view(shape).mul_(255)
+    shift, scale = _shift_and_scale(mean, std, device)
     return images.sub_(shift).mul_(scale).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=8)  # so that no step copies anything from the host
+def _shift_and_scale(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 3, 1, 1) each, in grey levels."""
+    shift, spread = (torch.tensor(values, device=device).view(1, 3, 1, 1).mul_(255) for values in (mean, std))
+    return shift, spread.reciprocal_()

@@ -28,8 +28,8 @@ def predict(
         images = to_device(raw, device, data.mean, data.std)
         with autocast(device, precision):
             views = [model(images)] + ([model(images.flip(3))] if flip else [])
-        parts.append(torch.stack([logits.float().softmax(1) for logits in views]).mean(0).cpu())
-    return torch.cat(parts)
+        parts.append(torch.stack([logits.float().softmax(1) for logits in views]).mean(0))
+    return torch.cat(parts).cpu()  # one wait for the device
 
 
 def score(probs: torch.Tensor, split: Split) -> Scores:
