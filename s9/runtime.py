@@ -1,5 +1,7 @@
 """The machine under a run: seed, device, precision, versions, git commit. Knows nothing of networks or data."""
 
+import contextlib
+import ctypes
 import os
 import platform
 import random
@@ -40,6 +42,19 @@ def pick_device(name: str) -> torch.device:
     if name not in there:
         raise UserError(f"trainer.device={name}: not on this machine; here: auto, {', '.join(there)}")
     return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep the memory that tensors give back, where it is glibc.
+
+    By default it returns large blocks to the kernel and faults them in again: thousands of pages in every training step
+    on a CPU, a tenth of its time.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # of mallopt in malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(mmap_threshold, 2**30)
+        library.mallopt(trim_threshold, 2**31 - 1)
 
 
 def has_real_bfloat16(device: torch.device) -> bool:

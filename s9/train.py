@@ -111,6 +111,7 @@ def train(config: Config, folder: Path, group: str | None = None, overrides: str
     machine = runtime.describe_machine(device)  # now: the commit may be another when the run ends
     precision = runtime.pick_precision(config.trainer.precision, device)
     runtime.seed_everything(config.seed)
+    runtime.keep_freed_memory()
 
     data = sources.load(config.data, config.seed)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -128,31 +129,63 @@ def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repea
 
 
 def epoch(config: Config, data: ImageSet, device: torch.device, repeats: int, images: int) -> list[Row]:
-    """Images/s of whole epochs, naive and s9 in turns, and what s9 spends outside forward, backward and optimizer."""
+    """Images/s of whole epochs in turns, and what s9 spends outside forward, backward and optimizer.
+
+    Each way lives in a process of its own, as it would: how one uses memory must not help or hinder the other.
+    """
     data = of_size(data, images)
+    compiled = replace(config, trainer=replace(config.trainer, compile=True))
+    ways = {"naive": (_naive_epochs, config), "s9": (_own_epochs, config), "s9, compiled": (_own_epochs, compiled)}
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
+            for name in ways
+        }
+        for name, (make, of) in ways.items():
+            processes[name].submit(_begin, make, of, data, device, repeats + 1).result()
+        kept: list[dict[str, float]] = []
+
+        def turn(name: str) -> None:
+            record = processes[name].submit(_next_epoch).result()
+            if name == "s9":
+                kept.append(record)
+
+        seconds = seconds_in_turns({name: partial(turn, name) for name in ways}, repeats, device)
     batches = images // config.trainer.batch_size * config.trainer.batch_size
+    rates = {name: [batches / s for s in values] for name, values in seconds.items()}
+    what = f"{config.model.name}, aug={config.aug.name}, {images:,} images"
+    slow = row("epoch", f"{what}, naive", "images/s", rates["naive"])
+    ours = [row("epoch", f"{what}, {name}", "images/s", rates[name], slow) for name in list(ways)[1:]]
+    other = [100 * (1 - record["time/step_s"] / record["time/train_s"]) for record in kept[1:]]
+    return [slow, *ours, row("epoch", "s9, outside forward, backward and optimizer", "% of the epoch", other)]
+
+
+_EPOCHS: list[Iterator[dict[str, float]]] = []  # of a process that `epoch` has started
+
+
+def _begin(make: Callable[..., Iterator[dict[str, float]]], *arguments: object) -> None:
+    _EPOCHS.append(make(*arguments))
+
+
+def _next_epoch() -> dict[str, float]:
+    return next(_EPOCHS[0])
+
+
+def _naive_epochs(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
     naive = PlainStep(plain_network(S9Net(config.model, len(data.class_names), data.image_size)), device)
     loader = plain_loader(data, config.aug, config.trainer.batch_size)
-    records = epochs_of(config, data, device, repeats + 1)
-    kept: list[loop.EpochRecord] = []
-
-    def naive_epoch() -> None:
+    for _ in range(epochs):
         for x, y in loader:
             naive(x, y)
-
-    work = {"naive": naive_epoch, "s9": lambda: kept.append(next(records))}
-    seconds = seconds_in_turns(work, repeats, device)
-    what = f"{config.model.name}, aug={config.aug.name}, {images:,} images"
-    slow = row("epoch", f"{what}, naive", "images/s", [batches / s for s in seconds["naive"]])
-    other = [100 * (1 - record["time/step_s"] / record["time/train_s"]) for record in kept[1:]]
-    return [
-        slow,
-        row("epoch", f"{what}, s9", "images/s", [batches / s for s in seconds["s9"]], slow),
-        row("epoch", "outside forward, backward and optimizer", "% of the epoch", other),
-    ]
+        yield {}
 
 
-def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[loop.EpochRecord]:
+def _own_epochs(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
+    runtime.keep_freed_memory()  # as s9.train does
+    return epochs_of(config, data, device, epochs)
+
+
+def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
     """The records of `fit` itself, with everything that it does."""
     config = replace(config, trainer=replace(config.trainer, epochs=epochs))
     one = Step(config, data, device)
@@ -195,6 +228,7 @@ def _alone(
 
 def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
     """(seconds, peak MB) of the second of two epochs, of which the first warms up on a few images."""
+    runtime.keep_freed_memory()  # as s9.train does
     next(epochs_of(config, of_size(data, 4 * config.trainer.batch_size), device, 1))
     record = next(epochs_of(config, of_size(data, count), device, 1))
     if device.type == "cuda":
