@@ -13,7 +13,7 @@ S9 = ROOT / "s9"
 FILES = sorted(S9.rglob("*.py"))
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
-ROOMS = ("data", "models", "training", "tracking", "sweeps")
+ROOMS = ("data", "models", "training", "tracking", "sweeps", "benchmarks")
 SHARED = ("errors", "components", "config", "runtime")  # what rooms and doors alike may use
 DOORS = {file.stem for file in S9.glob("*.py")} - {"__init__", *SHARED}
 MAY_IMPORT = {  # of s9, beside itself
@@ -21,7 +21,7 @@ MAY_IMPORT = {  # of s9, beside itself
     "models": {*SHARED, "data"},
     "tracking": {*SHARED, "data", "models"},
     "training": {*SHARED, "data", "models"},
-}
+}  # the others: all rooms
 LONGEST = 320  # lines of a file
 TOP_LEVEL = {"pyproject.toml", "Makefile", "README.md", "conf", "s9", "tests", "outputs"}
 HEAVY = {"torch", "torchvision", "albumentations", "wandb", "matplotlib"}
@@ -73,7 +73,7 @@ def test_every_room_has_files(room: str) -> None:
     assert len(list((S9 / room).glob("*.py"))) > 1
 
 
-@pytest.mark.parametrize("door", ["train", "check", "evaluate", "report", "command_line"])
+@pytest.mark.parametrize("door", ["train", "check", "evaluate", "report", "bench", "command_line"])
 def test_every_door_is_known_as_one(door: str) -> None:
     assert door in DOORS
 
@@ -88,6 +88,13 @@ def test_a_room_imports_only_what_lies_before_it(file: Path) -> None:
     room = file.relative_to(S9).parts[0]
     allowed = MAY_IMPORT.get(room, {*SHARED, *ROOMS}) | {room}
     assert parts_of_s9(file) - allowed == set()
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.parent.name != "benchmarks"], ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_only_the_door_bench_imports_the_benchmarks(file: Path) -> None:
+    assert ("benchmarks" in parts_of_s9(file)) == (file == S9 / "bench.py")
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -113,7 +120,7 @@ def test_no_file_is_too_long(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= LONGEST
 
 
-@pytest.mark.parametrize("name", ["train", "command_line", "config", "check", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["train", "command_line", "config", "check", "evaluate", "report", "bench"])
 def test_a_door_imports_nothing_heavy_of_its_own_before_it_is_asked_to_work(name: str) -> None:
     found = {module.split(".")[0] for module in when_imported(parsed(S9 / f"{name}.py").body)}
     assert found & HEAVY == set()

@@ -1,11 +1,12 @@
-"""The cache of decoded data sets: made once whoever asks, whole or not at all."""
+"""The cache of decoded data sets: made once whoever asks, whole or not at all, mapped instead of read."""
 
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,36 +14,45 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s9.data.cache import cached_arrays
+from s9.data.cache import cached_arrays, save_arrays
+from tests.conftest import ROOT
+
+IMAGES = np.arange(12, dtype=np.uint8).reshape(3, 4)
+LABELS = np.array([7, 8, 9], np.int64)
 
 
 class Maker:
-    """Makes two arrays and counts how often it was asked to."""
+    """Writes two arrays and counts how often it was asked to."""
 
     def __init__(self, wait_s: float = 0.0) -> None:
         self.wait_s, self.calls = wait_s, 0
 
-    def __call__(self) -> Mapping[str, np.ndarray]:
+    def __call__(self, part: Path) -> None:
         self.calls += 1
         time.sleep(self.wait_s)
-        return {"images": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": np.array([7, 8, 9], np.int64)}
+        save_arrays(part, {"images": IMAGES, "labels": LABELS})
 
 
-def fail() -> Mapping[str, np.ndarray]:
-    raise RuntimeError("the disk is full")
+def fail(part: Path) -> None:
+    np.save(part / "images.npy", IMAGES)
+    raise RuntimeError("the machine is on fire")
 
 
-def die() -> Mapping[str, np.ndarray]:
+def die(part: Path) -> None:
+    np.save(part / "images.npy", IMAGES)
     os._exit(3)
 
 
+def folders(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if path.is_dir())
+
+
 def test_the_arrays_come_back_as_they_were_made(tmp_path: Path) -> None:
-    made = Maker()()
-    for _ in range(2):  # made, then read
+    for _ in range(2):  # made, then found
         found = cached_arrays(tmp_path, "key", Maker())
-        assert found.keys() == made.keys()
-        for name in made:
-            assert found[name].dtype == made[name].dtype and np.array_equal(found[name], made[name])
+        assert found.keys() == {"images", "labels"}
+        for name, made in (("images", IMAGES), ("labels", LABELS)):
+            assert found[name].dtype == made.dtype and np.array_equal(found[name], made)
 
 
 def test_the_second_call_makes_nothing(tmp_path: Path) -> None:
@@ -61,19 +71,46 @@ def test_another_key_is_made_anew(tmp_path: Path) -> None:
 
 def test_the_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     cached_arrays(tmp_path / "a" / "b", "key", Maker())
-    assert (tmp_path / "a" / "b" / "key.npz").is_file()
+    assert folders(tmp_path / "a" / "b") == ["key"]
 
 
-def test_what_was_read_can_be_written_to(tmp_path: Path) -> None:
-    """torch warns about arrays that it may not write to."""
+def test_a_data_set_is_a_folder_with_a_file_an_array(tmp_path: Path) -> None:
     cached_arrays(tmp_path, "key", Maker())
-    assert all(array.flags.writeable for array in cached_arrays(tmp_path, "key", Maker()).values())
+    assert sorted(path.name for path in (tmp_path / "key").iterdir()) == ["images.npy", "labels.npy"]
 
 
-def test_a_failed_making_leaves_no_array_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="disk is full"):
+def test_what_came_back_can_be_written_to(tmp_path: Path) -> None:
+    """torch warns about arrays that it may not write to."""
+    for _ in range(2):
+        assert all(array.flags.writeable for array in cached_arrays(tmp_path, "key", Maker()).values())
+
+
+def test_writing_to_what_came_back_changes_nothing_on_disk(tmp_path: Path) -> None:
+    for _ in range(2):  # what was just made is no more the maker's own than what was found
+        cached_arrays(tmp_path, "key", Maker())["images"][:] = 255
+    assert np.array_equal(np.load(tmp_path / "key" / "images.npy"), IMAGES)
+
+
+def test_callers_do_not_see_what_another_writes(tmp_path: Path) -> None:
+    first, second = (cached_arrays(tmp_path, "key", Maker())["images"] for _ in range(2))
+    first[:] = 255
+    assert np.array_equal(second, IMAGES)
+
+
+# What was not made whole
+
+
+def test_a_failed_making_leaves_nothing_to_be_taken(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="on fire"):
         cached_arrays(tmp_path, "key", fail)
-    assert not list(tmp_path.glob("*.npz"))
+    assert "key" not in folders(tmp_path)
+
+
+def test_a_failed_making_leaves_nothing_to_fill_the_disk(tmp_path: Path) -> None:
+    """The key changes with the data, so what a failed making left would never be found again."""
+    with pytest.raises(RuntimeError):
+        cached_arrays(tmp_path, "key", fail)
+    assert folders(tmp_path) == []
 
 
 def test_after_a_failed_making_the_next_call_makes_it(tmp_path: Path) -> None:
@@ -82,10 +119,12 @@ def test_after_a_failed_making_the_next_call_makes_it(tmp_path: Path) -> None:
     assert cached_arrays(tmp_path, "key", Maker())["labels"].tolist() == [7, 8, 9]
 
 
-def test_a_half_written_file_of_a_killed_run_is_not_taken(tmp_path: Path) -> None:
-    (tmp_path / "key.part.npz").write_bytes(b"PK\x03\x04 half of it")
-    assert cached_arrays(tmp_path, "key", Maker())["labels"].tolist() == [7, 8, 9]
-    assert [f.name for f in tmp_path.glob("*.npz")] == ["key.npz"]
+def test_what_a_killed_run_left_half_made_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "key.part").mkdir()
+    (tmp_path / "key.part" / "images.npy").write_bytes(b"\x93NUMPY half of it")
+    (tmp_path / "key.part" / "of an older version.npy").write_bytes(b"")
+    assert cached_arrays(tmp_path, "key", Maker()).keys() == {"images", "labels"}
+    assert folders(tmp_path) == ["key"]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # python 3.12 on; this child forks nothing
@@ -110,6 +149,9 @@ def test_callers_at_the_same_time_make_it_once(tmp_path: Path) -> None:
     assert make.calls == 1
 
 
+# Files of strangers, and files larger than memory
+
+
 class Payload:
     """What an attacker would put into an array file."""
 
@@ -122,10 +164,36 @@ class Payload:
 
 def test_a_cache_file_cannot_run_code(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    loaded = np.array([Payload(marker)], dtype=object)
-    np.savez(tmp_path / "key.npz", labels=loaded)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    (tmp_path / "key").mkdir()
+    np.save(tmp_path / "key" / "labels.npy", np.array([Payload(marker)], dtype=object))
+    with pytest.raises(ValueError, match="Python objects"):
         cached_arrays(tmp_path, "key", Maker())
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists()  # the payload does run where pickles are allowed
+
+
+READS_A_FEW_ROWS = """
+import sys
+from pathlib import Path
+from s9.data.cache import cached_arrays
+
+images = cached_arrays(Path(sys.argv[1]), "large", make=None)["images"]
+assert images.nbytes == 400_000_000
+assert [int(images[row].sum()) for row in (0, 199_999, 399_999)] == [1000, 1000, 1000]
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_large_array_is_mapped_and_not_read(tmp_path: Path) -> None:
+    """By the peak of memory that the kernel noted of another process; getrusage's includes that of its parent."""
+
+    def make(part: Path) -> None:
+        images = np.lib.format.open_memmap(part / "images.npy", mode="w+", dtype=np.uint8, shape=(400_000, 1000))
+        images[[0, 199_999, 399_999]] = 1  # the rest are holes, so that the file takes a few blocks of the disk
+
+    cached_arrays(tmp_path, "large", make)
+    command = [sys.executable, "-c", READS_A_FEW_ROWS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 120_000  # kB; 50,000 were seen, of python and numpy

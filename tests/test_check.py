@@ -285,8 +285,9 @@ def broken_by(*overrides: str) -> list[str]:
     return broken(augmentation_rules(full_with(*overrides), MEAN, STD))
 
 
-def test_the_full_augmentation_breaks_no_rule() -> None:
-    assert broken_by() == []
+@pytest.mark.parametrize("backend", [[], ["aug.backend=albumentations", "data.loader=workers"]], ids=["device", "albu"])
+def test_the_full_augmentation_breaks_no_rule(backend: list[str]) -> None:
+    assert broken_by(*backend) == []
 
 
 IMAGES = ["aug.backend=albumentations", "data.loader=workers"]  # what only albumentations can do
@@ -321,6 +322,11 @@ def test_overrides_that_break_a_rule_of_the_augmentation_fail_it_with_exit_code_
     assert (code, [name for name, word in words.items() if word == "FAIL"]) == (1, [rule])
 
 
+@pytest.mark.parametrize(("overrides", "rule"), BREAKS_AUGMENTATION.values(), ids=BREAKS_AUGMENTATION)
+def test_albumentations_is_measured_as_the_device_is(overrides: list[str], rule: str) -> None:
+    assert broken_by(*IMAGES, *overrides) == [rule]
+
+
 @pytest.mark.parametrize("range_", ["[2,2]", "[1,2]"])
 def test_two_holes_are_not_one_though_in_32_pixels_they_always_touch(range_: str) -> None:
     assert "one_hole" in broken_by(f"aug.transforms.dropout.num_holes_range={range_}")
@@ -345,7 +351,7 @@ def test_no_augmentation_breaks_every_rule_but_the_mask_fill() -> None:
 
 
 def test_a_shift_scale_rotate_by_that_name_counts() -> None:
-    aug = full_with()
+    aug = full_with(*IMAGES)
     aug.transforms["shift_scale_rotate"] = {"_target_": "albumentations.ShiftScaleRotate", "border_mode": 4}
     with pytest.warns(UserWarning, match="special case of Affine"):
         rules = augmentation_rules(aug, MEAN, STD)

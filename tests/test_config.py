@@ -61,9 +61,20 @@ WRONG = {
     "seed=-1": ["seed=-1", "from 0"],
     "aug.transforms.flip.p=2": ["aug.transforms.flip.p=2", "from 0 to 1"],
     "+aug.transforms.dropout.max_holes=1": ["aug.transforms.dropout.max_holes=1", "CoarseDropout does not know it"],
-    "aug.transforms.dropout.num_holes_range=[5,1]": ["aug.transforms.dropout.num_holes_range", "First value"],
+    "aug.transforms.dropout.num_holes_range=[5,1]": ["aug.transforms.dropout", "num_holes_range"],
+    "aug.transforms.dropout.hole_width_range=[9,3]": ["aug.transforms.dropout", "hole_width_range"],
+    "aug.transforms.dropout.fill_mask=0": ["aug.transforms.dropout", "fill_mask=0", "null"],
+    "aug.transforms.shift_scale_rotate.scale=[0,1]": ["aug.transforms.shift_scale_rotate", "scale=[0, 1]"],
     "+aug.transforms.mine._target_=os.system": ["aug.transforms.mine._target_=os.system", "albumentations."],
     "+aug.transforms.mine._target_=albumentations.Blurr": ["has no Blurr", "did you mean"],
+    "aug.backend=gpu": ["aug.backend=gpu", "device or albumentations"],
+    "aug.backend=albumentations": ["aug.backend=albumentations", "data.loader=workers"],
+    "aug=strong aug.mix.name=mix": ["aug.mix.name=mix", "cutmix or mixup"],
+    "aug=strong aug.mix.alpha=0": ["aug.mix.alpha=0", "more than 0"],
+    "aug=strong aug.mix.p=2": ["aug.mix.p=2", "from 0 to 1"],
+    "data.loader=disk": ["data.loader=disk", "resident or workers"],
+    "data.workers=2": ["data.workers=2", "data.loader=workers"],
+    "data.loader=workers data.workers=-1": ["data.workers=-1", "from 0 to 256"],
     "~aug.transforms.crop": ["~aug.transforms.crop", "aug.transforms.flip"],
     "model.dropout": ["model.dropout", "key=value"],
     "model.dropout==": ["model.dropout==", "key=value"],
@@ -73,7 +84,7 @@ WRONG = {
 @pytest.mark.parametrize("typed", WRONG)
 def test_a_wrong_input_is_answered_with_one_line_that_names_it(typed: str) -> None:
     with pytest.raises(UserError) as caught:
-        compose_config([typed])
+        compose_config(typed.split())
     line = str(caught.value)
     assert "\n" not in line
     assert [word for word in WRONG[typed] if word not in line] == []
@@ -128,7 +139,13 @@ def test_a_transform_can_be_removed() -> None:
 
 
 def test_a_transform_can_be_added() -> None:
-    added = compose_config(["aug=basic", "+aug.transforms.blur={_target_: albumentations.Blur, p: 0.1}"])
+    added = compose_config(["aug=basic", "+aug.transforms.gray={_target_: albumentations.ToGray, p: 0.1}"])
+    assert list(added.aug.transforms)[-1] == "gray"
+
+
+def test_a_transform_that_only_albumentations_has_can_be_added_with_its_backend() -> None:
+    blur = "+aug.transforms.blur={_target_: albumentations.Blur, p: 0.1}"
+    added = compose_config(["aug=basic", "aug.backend=albumentations", "data.loader=workers", blur])
     assert list(added.aug.transforms)[-1] == "blur"
 
 

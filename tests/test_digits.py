@@ -25,7 +25,7 @@ def split_of(data: ImageSet, name: str) -> Split:
 
 
 def rows(split: Split) -> set[bytes]:
-    return {image.tobytes() for image in split.images}
+    return {image.tobytes() for image in np.asarray(split.images)}
 
 
 def test_there_are_1797_images_in_all() -> None:
@@ -45,14 +45,15 @@ def test_every_split_has_all_ten_digits(name: str) -> None:
 
 
 def test_the_grey_levels_fill_the_range() -> None:
-    assert (digits_of().train.images.min(), digits_of().train.images.max()) == (0, 255)
+    images = np.asarray(digits_of().train.images)
+    assert (images.min(), images.max()) == (0, 255)
 
 
 def test_a_picture_keeps_its_digit() -> None:
     """Class means of train tell most of test apart, which they could not do with labels out of step."""
     data = digits_of()
     means = np.stack([data.train.images[data.train.labels == d].mean(0) for d in range(10)]).reshape(10, -1)
-    test = data.test.images.reshape(len(data.test), -1).astype(np.float64)
+    test = np.asarray(data.test.images).reshape(len(data.test), -1).astype(np.float64)
     nearest = ((test[:, None] - means[None]) ** 2).sum(-1).argmin(1)
     assert (nearest == data.test.labels).mean() > 0.8
 
@@ -95,7 +96,7 @@ def test_mean_and_std_are_those_of_the_pixels_outside_test() -> None:
 def test_mean_and_std_match_the_train_pixels_of_any_seed_closely() -> None:
     """They are taken before val is held out, so that all seeds normalise alike; a hundredth is the price at most."""
     for seed in (0, 1):
-        pixels = digits_of(seed=seed).train.images / 255
+        pixels = np.asarray(digits_of(seed=seed).train.images) / 255
         np.testing.assert_allclose(digits_of(seed=seed).mean, pixels.mean((0, 1, 2)), atol=0.01)
         np.testing.assert_allclose(digits_of(seed=seed).std, pixels.std((0, 1, 2)), atol=0.01)
 

@@ -85,7 +85,7 @@ def test_a_split_is_predicted_twice_the_same_to_the_last_bit(data: ImageSet) -> 
 
 
 def test_probabilities_are_those_of_the_normalised_images(data: ImageSet) -> None:
-    images = (data.val.images / 255 - np.array(data.mean)) / np.array(data.std)
+    images = (np.asarray(data.val.images) / 255 - np.array(data.mean)) / np.array(data.std)
     with torch.no_grad():
         logits = network().eval()(torch.from_numpy(images).float().permute(0, 3, 1, 2))
     torch.testing.assert_close(probabilities(data, data.val), logits.softmax(1))

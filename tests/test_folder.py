@@ -1,6 +1,7 @@
 """A user's own images, as real files of every colour mode: decoded once, named when broken, never written beside."""
 
 import os
+import resource
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from PIL import Image
 from s9.config import FolderConfig
 from s9.data import sources
 from s9.data.folder import decode_image
-from s9.data.image_set import ImageSet
+from s9.data.image_set import ImageSet, Rows, Split, channel_statistics
 from s9.errors import UserError
 
 WHITE = [255, 255, 255]
@@ -48,6 +49,10 @@ def load(tmp_path: Path) -> Callable[..., ImageSet]:
         return sources.load(FolderConfig("folder", **(values | {"root": str(root)} | changes)), seed)
 
     return load_folder
+
+
+def splits(data: ImageSet) -> tuple[Split, Split, Split]:
+    return data.train, data.val, data.test
 
 
 def refused(load: Callable[..., ImageSet], root: Path, **changes: Any) -> str:
@@ -248,7 +253,7 @@ def test_a_photo_is_turned_as_its_camera_was(tmp_path: Path, orientation: int) -
 
 
 def stored(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache").glob("*.npz"))
+    return sorted(path for path in (tmp_path / "cache").iterdir() if path.is_dir())
 
 
 def test_the_second_time_nothing_is_decoded(load: Callable[..., ImageSet], root: Path) -> None:
@@ -296,10 +301,40 @@ def test_another_image_size_is_decoded_anew(load: Callable[..., ImageSet], root:
     assert [load(root, image_size=size).image_size for size in (8, 16, 8)] == [8, 16, 8]
 
 
-def test_an_unchanged_folder_has_one_cache_file(load: Callable[..., ImageSet], root: Path, tmp_path: Path) -> None:
+def test_an_unchanged_folder_is_stored_once(load: Callable[..., ImageSet], root: Path, tmp_path: Path) -> None:
     load(root)
     load(root, seed=1, val_size=2)
     assert len(stored(tmp_path)) == 1
+
+
+def test_the_images_are_mapped_from_the_cache(load: Callable[..., ImageSet], root: Path, tmp_path: Path) -> None:
+    data = load(root, val_size=2)
+    (folder,) = stored(tmp_path)
+    mapped = [split.images.array if isinstance(split.images, Rows) else split.images for split in splits(data)]
+    names = [Path(str(images.filename)) for images in mapped if isinstance(images, np.memmap)]
+    assert names == [folder / "train_images.npy"] * 2 + [folder / "test_images.npy"]
+
+
+def test_more_images_than_are_decoded_at_a_time_keep_their_order(load: Callable[..., ImageSet], root: Path) -> None:
+    fill_class(root / "train" / "bird", BLUE, count=0)
+    fill_class(root / "test" / "bird", BLUE)
+    for level in range(256):
+        colour((level, 0, 0)).save(root / "train" / "bird" / f"0{level:03}.png")
+        for times in range(1, 5):
+            (root / "train" / "bird" / f"{times}{level:03}.png").hardlink_to(
+                root / "train" / "bird" / f"0{level:03}.png"
+            )
+    data = load(root)
+    assert data.train.images[: 5 * 256, 0, 0, 0].tolist() == [*range(256)] * 5
+    assert np.array_equal(np.array(data.mean), channel_statistics(np.asarray(data.train.images))[0])
+
+
+@pytest.mark.parametrize("val_size", [0, 2])
+def test_what_is_read_again_is_what_was_decoded(load: Callable[..., ImageSet], root: Path, val_size: int) -> None:
+    made, found = load(root, val_size=val_size), load(root, val_size=val_size)
+    assert (made.mean, made.std) == (found.mean, found.std)
+    for a, b in zip(splits(made), splits(found), strict=True):
+        assert np.array_equal(np.asarray(a.images), np.asarray(b.images)) and np.array_equal(a.labels, b.labels)
 
 
 def test_nothing_is_written_into_the_users_folder(load: Callable[..., ImageSet], root: Path) -> None:
@@ -318,6 +353,30 @@ def test_a_cache_that_cannot_be_a_folder_is_refused(
 ) -> None:
     (tmp_path / "a file").write_text("not a folder")
     assert str(tmp_path / cache) in refused(load, root, cache=str(tmp_path / cache))
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_no_cache_behind(
+    load: Callable[..., ImageSet], root: Path, tmp_path: Path
+) -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, allowed[1]))  # bytes a file: stands in for a disk of that size
+    try:
+        said = refused(load, root, image_size=128)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert said.startswith(f"data.cache={tmp_path / 'cache'}: cannot be written (")
+    assert not stored(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_whole_cache_that_may_only_be_read_is_enough(
+    load: Callable[..., ImageSet], root: Path, tmp_path: Path
+) -> None:
+    load(root)
+    for lock in (tmp_path / "cache").glob("*.lock"):
+        lock.unlink()
+    (tmp_path / "cache").chmod(0o500)
+    assert len(load(root).train) == 6
 
 
 # Broken images

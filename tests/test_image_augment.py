@@ -1,4 +1,4 @@
-"""Augmentation: a function of (seed, epoch, index), transforms that fire independently, bad sets refused in a line."""
+"""Augmentation image by image: a function of (seed, epoch, index), independent transforms, bad sets in one line."""
 
 import itertools
 import os
@@ -15,21 +15,24 @@ import pytest
 
 from s9.command_line import compose_config
 from s9.config import AugConfig
-from s9.data.image_augment import ImageAugment, sample_grid
+from s9.data.augment import sample_grid
+from s9.data.image_augment import ImageAugment
 from s9.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf" / "aug"
-SETS = ("none", "basic", "full")
+SETS = ("none", "basic", "full", "strong")
+IMAGES = ("data=digits", "aug.backend=albumentations", "data.loader=workers")
 MEAN = (0.4914, 0.4822, 0.4465)
 FULL = ("flip", "shift_scale_rotate", "gray", "dropout")
 # basic's pad and crop are one step in two: a padded image is larger, a crop of an image of its own size does nothing.
-STEPS = [("basic", ("flip",)), ("basic", ("pad", "crop")), *[("full", (name,)) for name in FULL]]
+STEPS = [(name, kept) for name in ("basic", "strong") for kept in (("flip",), ("pad", "crop"))]
+STEPS += [("strong", ("colour",)), ("strong", ("erasing",)), *[("full", (name,)) for name in FULL]]
 
 
 @cache
 def aug_config(*overrides: str) -> AugConfig:
-    return compose_config(["data=digits", *overrides]).aug
+    return compose_config([*IMAGES, *overrides]).aug
 
 
 def only(name: str, kept: Sequence[str]) -> AugConfig:
@@ -43,7 +46,7 @@ def only(name: str, kept: Sequence[str]) -> AugConfig:
 def refused(*overrides: str) -> str:
     """What the user is told: one line."""
     with pytest.raises(UserError) as error:
-        ImageAugment(compose_config(["data=digits", *overrides]).aug, MEAN, seed=0)
+        ImageAugment(compose_config([*IMAGES, *overrides]).aug, MEAN, seed=0)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -65,7 +68,7 @@ def test_the_same_key_gives_the_same_image_in_any_order(noise: np.ndarray, name:
     assert all(np.array_equal(forwards[key], backwards[key]) for key in keys)
 
 
-@pytest.mark.parametrize("name", ["basic", "full"])
+@pytest.mark.parametrize("name", SETS[1:])
 def test_the_global_random_streams_do_not_move_the_images(noise: np.ndarray, name: str) -> None:
     augment = ImageAugment(aug_config(f"aug={name}"), MEAN, seed=0)
     made = []
@@ -75,7 +78,7 @@ def test_the_global_random_streams_do_not_move_the_images(noise: np.ndarray, nam
     assert np.array_equal(made[0], made[1])
 
 
-@pytest.mark.parametrize("name", ["basic", "full"])
+@pytest.mark.parametrize("name", SETS[1:])
 @pytest.mark.parametrize(
     "one, other",
     [
@@ -118,14 +121,14 @@ def test_the_data_set_itself_is_never_changed(noise: np.ndarray, name: str) -> N
     assert np.array_equal(noise, before)
 
 
-@pytest.mark.parametrize("name", ["basic", "full"])
+@pytest.mark.parametrize("name", SETS[1:])
 def test_images_of_another_size_keep_it(name: str) -> None:
-    aug = compose_config(["data=folder", "data.image_size=48", f"aug={name}"]).aug
+    aug = aug_config("data=folder", "data.image_size=48", f"aug={name}")
     augment = ImageAugment(aug, MEAN, seed=0, image_size=48)
     assert augment(np.zeros((48, 48, 3), np.uint8), 1, 0).shape == (48, 48, 3)
 
 
-@pytest.mark.parametrize("name", ["basic", "full"])
+@pytest.mark.parametrize("name", SETS[1:])
 def test_the_samples_shown_are_those_that_training_sees(noise: np.ndarray, name: str) -> None:
     augment = ImageAugment(aug_config(f"aug={name}"), MEAN, seed=0)
     grid = sample_grid(noise[:4], augment, epochs=3)
@@ -289,7 +292,7 @@ def test_every_set_says_how_it_is_used() -> None:
 
 @pytest.mark.parametrize("command", written_commands())
 def test_the_commands_written_in_the_files_work(command: str) -> None:
-    ImageAugment(compose_config(["data=digits", *shlex.split(command)]).aug, MEAN, seed=0)
+    ImageAugment(aug_config(*shlex.split(command)), MEAN, seed=0)
 
 
 def added(target: str, arguments: str = "") -> str:
@@ -362,7 +365,7 @@ COMPOSE_AND_LISTEN = """
 import sys
 sys.addaudithook(lambda event, args: event.startswith(("socket.getaddrinfo", "socket.connect")) and print(event, args))
 from s9.command_line import compose_config
-compose_config(["data=digits", "aug=full"])
+compose_config(["data=digits", "aug=full", "aug.backend=albumentations", "data.loader=workers"])
 import s9.data.image_augment
 """
 

@@ -1,9 +1,11 @@
 """Splits and statistics: stratified by class, fixed by seed, nothing lost, and the same numbers as numpy's."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from s9.data.image_set import ImageSet, Split, channel_statistics, hold_out
+from s9.data.image_set import CHUNK, ImageSet, Split, channel_statistics, hold_out
 from s9.errors import UserError
 
 UNEVEN = (100, 41, 7, 320, 2)
@@ -18,7 +20,13 @@ def numbered(counts: tuple[int, ...]) -> Split:
 
 
 def numbers(split: Split) -> list[int]:
-    return [int(low) + 256 * int(high) for low, high in split.images[:, 0, 0, :2]]
+    return [int(low) + 256 * int(high) for low, high in np.asarray(split.images)[:, 0, 0, :2]]
+
+
+def mapped(split: Split, folder: Path) -> Split:
+    """The same split with its images on disk."""
+    np.save(folder / "images.npy", split.images)
+    return Split(np.load(folder / "images.npy", mmap_mode="c"), split.labels)
 
 
 @pytest.mark.parametrize("val_size", [5, 20, 100, 333])
@@ -107,9 +115,23 @@ def test_channel_statistics_are_those_of_numpy(low: int, high: int) -> None:
     np.testing.assert_allclose(std, exact.std((0, 1, 2)), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])
+def test_channel_statistics_count_every_image_once(count: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+    images[-1] = 255
+    np.testing.assert_allclose(channel_statistics(images)[0], images.mean((0, 1, 2)) / 255, rtol=0, atol=1e-9)
+
+
 def test_a_channel_without_contrast_can_still_be_divided_by() -> None:
     mean, std = channel_statistics(np.full((4, 8, 8, 3), 51, np.uint8))
     assert mean == pytest.approx((0.2, 0.2, 0.2)) and min(std) > 0
+
+
+@pytest.mark.parametrize("val_size", [0, 57])
+def test_images_on_disk_are_held_out_as_those_in_memory_are(tmp_path: Path, val_size: int) -> None:
+    whole = numbered(UNEVEN)
+    for a, b in zip(hold_out(whole, val_size, 3), hold_out(mapped(whole, tmp_path), val_size, 3), strict=True):
+        assert np.array_equal(np.asarray(a.images), np.asarray(b.images)) and np.array_equal(a.labels, b.labels)
 
 
 def image_set(train: Split, class_names: tuple[str, ...]) -> ImageSet:
@@ -127,6 +149,12 @@ def test_examples_come_from_every_class_of_a_sorted_train_split() -> None:
 def test_as_many_examples_come_as_were_asked_for(count: int) -> None:
     train = numbered((50, 50))
     assert len(set(numbers(image_set(train, ("a", "b")).examples(count)))) == count
+
+
+def test_examples_of_images_on_disk_are_in_memory(tmp_path: Path) -> None:
+    whole = numbered((50, 50))
+    here, there = (image_set(train, ("a", "b")).examples(7) for train in (whole, mapped(whole, tmp_path)))
+    assert type(there.images) is np.ndarray and np.array_equal(here.images, there.images)
 
 
 def test_labels_are_told_by_their_class_names() -> None:

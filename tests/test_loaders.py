@@ -1,6 +1,7 @@
-"""Batches: the same for every number of workers, each image once an epoch, and normalised as numpy would do it."""
+"""Batches: the same from every loader and number of workers, each image at most once an epoch."""
 
 import random
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -8,19 +9,28 @@ import pytest
 import torch
 
 from s9.command_line import compose_config
+from s9.config import Config
+from s9.data.augment import Augment, build_augment
+from s9.data.batch_augment import BatchAugment
 from s9.data.image_augment import ImageAugment
 from s9.data.image_set import Split
-from s9.data.loaders import EVAL_BATCH, Batch, KeyedBatches, eval_batches, to_device, train_loader
+from s9.data.loaders import Batch, KeyedBatches, TrainLoader, WorkerBatches
+from s9.data.loaders import train_loader as loader_of
 
 CPU = torch.device("cpu")
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+MEAN = (0.4914, 0.4822, 0.4465)
+
+
+def pictures(count: int) -> np.ndarray:
+    """Noise with the image's number in its first pixel."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
+    return images
 
 
 def numbered(count: int) -> Split:
-    """Noise with the image's number in its first pixel; the label is the number modulo ten."""
-    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
-    return Split(images, np.arange(count, dtype=np.int64) % 10)
+    """The label is the image's number modulo ten."""
+    return Split(pictures(count), np.arange(count, dtype=np.int64) % 10)
 
 
 def numbers(images: torch.Tensor) -> list[int]:
@@ -29,23 +39,45 @@ def numbers(images: torch.Tensor) -> list[int]:
 
 
 @cache
-def augment_of(name: str, seed: int = 0) -> ImageAugment:
-    return ImageAugment(compose_config(["data=digits", f"aug={name}"]).aug, MEAN, seed)
+def config_of(*overrides: str) -> Config:
+    """Batches of 16; overrides come last and win."""
+    return compose_config(["data=digits", "trainer.batch_size=16", *overrides])
 
 
-def epochs_of(workers: int, start_method: str | None = None, aug: str = "full", epochs: int = 2) -> list[list[Batch]]:
-    """The batches of the first epochs of 100 images in batches of 16."""
-    batches = KeyedBatches(100, 16, seed=0)
-    loader = train_loader(numbered(100), augment_of(aug), batches, workers, start_method)
+IMAGES = ("aug.backend=albumentations", "data.loader=workers")  # image by image
+LOADERS = {"resident": (), "workers": ("data.loader=workers",), "albumentations": IMAGES}
+every_loader = pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+
+
+@cache
+def augment_of(*overrides: str, seed: int = 0) -> Augment:
+    return build_augment(config_of(*overrides).aug, MEAN, seed)
+
+
+def train_loader(*overrides: str, split: Split | None = None) -> TrainLoader:
+    """Of 100 images, unless a split is given."""
+    return loader_of(config_of(*overrides), split or numbered(100), augment_of(*overrides), CPU)
+
+
+def passed(loader: TrainLoader, epochs: int = 2) -> list[list[Batch]]:
+    """The batches of the first epochs."""
     made = []
     for epoch in range(1, epochs + 1):
-        batches.epoch = epoch
+        loader.start_epoch(epoch)
         made.append(list(loader))
     return made
 
 
+def first_epoch(*overrides: str) -> list[Batch]:
+    return passed(train_loader(*overrides), epochs=1)[0]
+
+
 def equal(a: Batch, b: Batch) -> bool:
     return torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def all_equal(made: list[list[Batch]], expected: list[list[Batch]]) -> bool:
+    return all(equal(a, b) for x, y in zip(made, expected, strict=True) for a, b in zip(x, y, strict=True))
 
 
 # Order
@@ -117,8 +149,8 @@ def test_seeds_differ_in_order() -> None:
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_the_order_and_the_augmentation_draw_from_different_streams(index: int) -> None:
     """A flip draws nothing from numpy's generator, so after it the generator is as it was made for the image."""
-    flip = compose_config(["data=digits", "aug=basic", "~aug.transforms.pad", "~aug.transforms.crop"]).aug
-    augment = ImageAugment(flip, MEAN, seed=0)
+    augment = augment_of(*IMAGES, "aug=basic", "~aug.transforms.pad", "~aug.transforms.crop")
+    assert isinstance(augment, ImageAugment)
     augment(np.zeros((32, 32, 3), np.uint8), epoch=1, index=index)
     assert augment.compose is not None
     assert augment.compose.random_generator.permutation(100).tolist() != order_of(KeyedBatches(100, 10, seed=0))
@@ -127,155 +159,124 @@ def test_the_order_and_the_augmentation_draw_from_different_streams(index: int) 
 # Batches
 
 
-def test_a_batch_is_uint8_images_and_int64_labels() -> None:
-    images, labels = epochs_of(workers=0)[0][0]
+@every_loader
+def test_a_batch_is_uint8_images_and_int64_labels(loader: tuple[str, ...]) -> None:
+    images, labels = first_epoch(*loader, "aug=full")[0]
     assert (images.dtype, images.shape) == (torch.uint8, (16, 3, 32, 32))
     assert (labels.dtype, labels.shape) == (torch.int64, (16,))
 
 
-def test_the_loader_follows_the_order() -> None:
-    batches = KeyedBatches(100, 16, seed=0)
-    found = [number for images, _ in epochs_of(workers=0, aug="none")[0] for number in numbers(images)]
-    assert found == order_of(batches)
+@every_loader
+def test_the_loader_follows_the_order(loader: tuple[str, ...]) -> None:
+    found = [number for images, _ in first_epoch(*loader, "aug=none") for number in numbers(images)]
+    assert found == order_of(KeyedBatches(100, 16, seed=0))
 
 
-def test_labels_come_with_their_images() -> None:
-    for images, labels in epochs_of(workers=0, aug="none")[0]:
+@every_loader
+def test_labels_come_with_their_images(loader: tuple[str, ...]) -> None:
+    for images, labels in first_epoch(*loader, "aug=none"):
         assert labels.tolist() == [number % 10 for number in numbers(images)]
 
 
-def test_without_augmentation_the_pixels_are_those_of_the_split() -> None:
-    whole = numbered(100)
-    for images, _ in epochs_of(workers=0, aug="none")[0]:
-        assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), whole.images[numbers(images)])
+@every_loader
+def test_without_augmentation_the_pixels_are_those_of_the_split(loader: tuple[str, ...]) -> None:
+    whole = pictures(100)
+    for images, _ in first_epoch(*loader, "aug=none"):
+        assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), whole[numbers(images)])
 
 
-def test_the_loader_augments_by_epoch_and_index() -> None:
-    batches = KeyedBatches(100, 16, seed=0)
-    whole, augment = numbered(100), augment_of("full")
-    for epoch, made in enumerate(epochs_of(workers=0), start=1):
-        batches.epoch = epoch
-        for keys, (images, _) in zip(batches, made, strict=True):
-            expected = np.stack([augment(whole.images[index], epoch, index) for _, index in keys])
-            assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
+@every_loader
+def test_an_epoch_has_each_image_at_most_once(loader: tuple[str, ...]) -> None:
+    """Whatever was done to the images: here each label is an image's own."""
+    split = Split(pictures(100), np.arange(100))
+    for epoch in passed(train_loader(*loader, "aug=full", split=split)):
+        labels = torch.cat([labels for _, labels in epoch]).tolist()
+        assert len(labels) == len(set(labels)) == 96
+
+
+@every_loader
+def test_the_loader_augments_by_epoch_and_index(loader: tuple[str, ...]) -> None:
+    whole, made = pictures(100), passed(train_loader(*loader, "aug=full"))
+    for epoch, batches in enumerate(made, start=1):
+        order = KeyedBatches(100, 16, seed=0)
+        order.epoch = epoch
+        expected = augment_of(*loader, "aug=full").preview(whole, epoch)
+        for index, (images, _) in zip(order.order(), batches, strict=True):
+            assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected[index])
+
+
+@every_loader
+def test_epochs_differ_in_their_batches(loader: tuple[str, ...]) -> None:
+    first, second = passed(train_loader(*loader, "aug=full"))
+    assert not any(equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@every_loader
+@pytest.mark.parametrize("aug", ["none", "basic", "full", "strong"])
+def test_the_split_itself_is_never_changed(loader: tuple[str, ...], aug: str) -> None:
+    split = numbered(100)
+    passed(train_loader(*loader, f"aug={aug}", split=split))
+    assert np.array_equal(split.images, pictures(100))
 
 
 def test_the_loader_is_as_long_as_the_epoch() -> None:
-    assert len(train_loader(numbered(100), augment_of("none"), KeyedBatches(100, 16, seed=0))) == 6
+    assert len(train_loader("aug=none")) == 6
 
 
-def test_an_epoch_passed_again_gives_the_same_batches() -> None:
-    batches = KeyedBatches(100, 16, seed=0)
-    loader = train_loader(numbered(100), augment_of("full"), batches)
-    assert all(equal(a, b) for a, b in zip(list(loader), list(loader), strict=True))
+@every_loader
+def test_an_epoch_passed_again_gives_the_same_batches(loader: tuple[str, ...]) -> None:
+    """Nothing that augmentation writes is left for the next pass."""
+    made = train_loader(*loader, "aug=full")
+    assert all(equal(a, b) for a, b in zip(list(made), list(made), strict=True))
 
 
 # Workers. torch warns of more workers than cores, and python 3.12 of a fork beside threads; both are meant here.
-with_workers = pytest.mark.filterwarnings(
+pytestmark = pytest.mark.filterwarnings(
     "ignore:This DataLoader will create:UserWarning", "ignore:.*multi-threaded:DeprecationWarning"
 )
+WORKERS = [(0, None), (1, "fork"), (3, "fork"), (1, "spawn"), (3, "spawn")]
 
 
-@pytest.fixture(scope="module")
-def without_workers() -> list[list[Batch]]:
-    return epochs_of(workers=0)
+def from_workers(augment: ImageAugment | None, workers: int, start_method: str | None) -> WorkerBatches:
+    return WorkerBatches(numbered(100), KeyedBatches(100, 16, seed=0), augment, CPU, workers, start_method)
 
 
-@with_workers
-@pytest.mark.parametrize("workers, start_method", [(1, "fork"), (3, "fork"), (1, "spawn"), (3, "spawn")])
-def test_workers_make_the_same_batches_to_the_last_bit(
-    without_workers: list[list[Batch]], workers: int, start_method: str
-) -> None:
-    made = epochs_of(workers, start_method)
-    assert [len(epoch) for epoch in made] == [6, 6]
-    for epoch, expected in zip(made, without_workers, strict=True):
-        assert all(equal(a, b) for a, b in zip(epoch, expected, strict=True))
+@pytest.fixture(scope="module", params=WORKERS, ids=str)
+def source(request: pytest.FixtureRequest) -> Iterator[WorkerBatches]:
+    """Started once, since a new process takes seconds to import torch; with aug.backend=device it only reads."""
+    yield from_workers(None, *request.param)
 
 
-def test_epochs_differ_in_their_batches(without_workers: list[list[Batch]]) -> None:
-    first, second = without_workers
-    assert not any(equal(a, b) for a, b in zip(first, second, strict=True))
+@pytest.mark.parametrize("aug", ["none", "full"])
+def test_workers_and_resident_images_give_the_same_batches_to_the_last_bit(source: WorkerBatches, aug: str) -> None:
+    augment, batches = augment_of(f"aug={aug}"), source.loader.sampler
+    assert isinstance(augment, BatchAugment) and isinstance(batches, KeyedBatches)
+    assert all_equal(passed(TrainLoader(source, batches, augment, CPU)), passed(train_loader(f"aug={aug}")))
+
+
+@pytest.mark.parametrize("workers, start_method", WORKERS[1:])
+def test_workers_that_augment_make_the_same_batches_to_the_last_bit(workers: int, start_method: str) -> None:
+    augment = augment_of(*IMAGES, "aug=full")
+    assert isinstance(augment, ImageAugment)
+    source = from_workers(augment, workers, start_method)
+    batches = source.loader.sampler
+    assert isinstance(batches, KeyedBatches)
+    assert all_equal(passed(TrainLoader(source, batches, None, CPU)), passed(train_loader(*IMAGES, "aug=full")))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_the_configuration_chooses_the_number_of_processes(workers: int) -> None:
+    source = train_loader("data.loader=workers", f"data.workers={workers}").source
+    assert isinstance(source, WorkerBatches) and source.loader.num_workers == workers
 
 
 def random_states() -> list[object]:
     return [torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()]
 
 
-@with_workers
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_draws_nothing_from_the_global_random_streams(workers: int) -> None:
-    augment_of("full")
+@pytest.mark.parametrize("loader", [*LOADERS.values(), (*IMAGES, "data.workers=2")], ids=[*LOADERS, "2 workers"])
+def test_an_epoch_draws_nothing_from_the_global_random_streams(loader: tuple[str, ...]) -> None:
+    made = train_loader(*loader, "aug=full")
     before = random_states()
-    epochs_of(workers, "fork" if workers else None)
+    passed(made)
     assert random_states() == before
-
-
-# Evaluation
-
-
-@pytest.mark.parametrize("count", [0, 1, EVAL_BATCH, 2 * EVAL_BATCH + 100])
-def test_eval_batches_cover_the_split_in_its_order(count: int) -> None:
-    split = Split(numbered(count).images[:, :2, :2], numbered(count).labels)
-    made = list(eval_batches(split))
-    assert [number for images, _ in made for number in numbers(images)] == list(range(count))
-    assert [label for _, labels in made for label in labels.tolist()] == split.labels.tolist()
-
-
-def test_eval_batches_are_the_pixels_as_they_are() -> None:
-    split = numbered(20)
-    ((images, _),) = eval_batches(split)
-    assert images.dtype == torch.uint8 and np.array_equal(images.permute(0, 2, 3, 1).numpy(), split.images)
-
-
-# Normalisation
-
-
-def normalised(images: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> torch.Tensor:
-    return to_device(torch.from_numpy(images).permute(0, 3, 1, 2), CPU, mean, std)
-
-
-def test_normalisation_is_that_of_numpy_in_double_precision() -> None:
-    images = numbered(50).images
-    expected = ((images / 255 - np.array(MEAN)) / np.array(STD)).transpose(0, 3, 1, 2)
-    assert np.abs(normalised(images).numpy() - expected).max() < 1e-5
-
-
-def test_an_image_of_the_mean_colour_becomes_nought() -> None:
-    grey = np.broadcast_to(np.array([120, 60, 30], np.uint8), (2, 32, 32, 3)).copy()
-    assert normalised(grey, mean=(120 / 255, 60 / 255, 30 / 255)).abs().max() < 1e-5
-
-
-def test_a_data_set_normalised_by_its_own_statistics_has_mean_nought_and_std_one() -> None:
-    images = numbered(50).images
-    exact = images / 255
-    found = normalised(images, tuple(exact.mean((0, 1, 2))), tuple(exact.std((0, 1, 2)))).double()
-    assert found.mean((0, 2, 3)).abs().max() < 1e-5
-    assert (found.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
-
-
-def test_what_the_network_gets_is_float32_with_channels_last() -> None:
-    found = normalised(numbered(8).images)
-    assert (found.dtype, found.shape) == (torch.float32, (8, 3, 32, 32))
-    assert found.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_images_with_channels_first_in_memory_come_out_the_same() -> None:
-    images = torch.from_numpy(numbered(8).images).permute(0, 3, 1, 2)
-    first, last = (to_device(i, CPU, MEAN, STD) for i in (images.contiguous(), images))
-    assert torch.equal(first, last) and first.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_normalisation_leaves_the_batch_as_it_was() -> None:
-    images = numbered(4).images
-    before = images.copy()
-    normalised(images)
-    assert np.array_equal(images, before)
-
-
-@pytest.mark.gpu
-def test_a_gpu_normalises_as_the_cpu_does() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    images = torch.from_numpy(numbered(50).images).permute(0, 3, 1, 2)
-    there, here = to_device(images, torch.device("cuda"), MEAN, STD), to_device(images, CPU, MEAN, STD)
-    assert there.is_cuda and (there.cpu() - here).abs().max() < 1e-6

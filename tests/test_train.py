@@ -93,11 +93,11 @@ def test_the_same_seed_gives_bit_identical_weights(digits: Callable[..., Config]
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
-def test_the_number_of_workers_does_not_change_the_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
-    for workers in ("0", "2"):
-        (tmp_path / workers).mkdir()
-        train(digits(*QUICK, "trainer.epochs=1", "aug=full", f"data.workers={workers}"), tmp_path / workers)
-    first, second = (load_file(tmp_path / workers / record.FINAL) for workers in ("0", "2"))
+def test_the_loader_and_its_processes_do_not_change_the_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
+    for name, loader in (("a", []), ("b", ["data.loader=workers", "data.workers=2"])):
+        (tmp_path / name).mkdir()
+        train(digits(*QUICK, "trainer.epochs=1", "aug=full", *loader), tmp_path / name)
+    first, second = (load_file(tmp_path / name / record.FINAL) for name in ("a", "b"))
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 

@@ -1,16 +1,67 @@
 """W&B as a mirror: which mode is picked, and that nothing it does ends or delays a run."""
 
+import json
+import logging
 import socket
+import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from wandb.proto.wandb_internal_pb2 import Record
 
 from s9.config import Config
+from s9.models.analysis import model_facts
+from s9.tracking import record
 from s9.tracking.wandb_log import WandbLog, has_key, pick_mode
 from s9.train import train
+from tests.conftest import ROOT
+
+Logs = Callable[..., WandbLog]
+
+
+@pytest.fixture
+def beside() -> Iterator[ThreadPoolExecutor]:
+    """The one thread that W&B's calls run in."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def wandb_log(digits: Callable[..., Config], tmp_path: Path, beside: ThreadPoolExecutor) -> Logs:
+    def make(*overrides: str, folder: Path = tmp_path) -> WandbLog:
+        return WandbLog(digits(*overrides).wandb, folder, "name", "group", {}, beside)
+
+    return make
+
+
+def stored(folder: Path) -> list[Record]:
+    """What an offline run has written, in its order: a log as LevelDB's, in blocks of 32 kB, after 7 bytes."""
+    content = next(folder.glob("wandb/offline-run-*/*.wandb")).read_bytes()
+    records, place, so_far = [], 7, b""
+    while place < len(content):
+        if 32768 - place % 32768 < 7:  # what is left of a block is too short for a header
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        so_far += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(Record.FromString(so_far))
+            so_far = b""
+    return records
+
+
+def history(folder: Path) -> list[dict[str, object]]:
+    """The rows that an offline run has logged."""
+    rows = [{"/".join(i.nested_key) or i.key: i.value_json for i in r.history.item} for r in stored(folder)]
+    return [{key: json.loads(value) for key, value in row.items()} for row in rows if row]
 
 
 @pytest.fixture
@@ -64,10 +115,45 @@ def test_the_configured_mode_wins_over_the_environment(monkeypatch: pytest.Monke
     assert pick_mode("offline") == "offline"
 
 
-def test_online_without_a_key_goes_offline_without_a_prompt(digits: Callable[..., Config], tmp_path: Path) -> None:
-    log = WandbLog(digits("wandb=online").wandb, tmp_path, "name", "group", {})
+# The mode, before and after it was tried
+
+
+def test_the_mode_is_first_what_was_asked_for(wandb_log: Logs, beside: ThreadPoolExecutor) -> None:
+    waits = threading.Event()
+    beside.submit(waits.wait, 30)  # so that W&B has not started yet
+    log = wandb_log("wandb=online")
+    asked = log.mode
+    waits.set()
+    log.finish(0)
+    assert asked == "online"
+
+
+def test_online_without_a_key_goes_offline_without_a_prompt(wandb_log: Logs) -> None:
+    log = wandb_log("wandb=online")
     log.finish(0)
     assert log.mode == "offline"
+
+
+def test_offline_is_reached(wandb_log: Logs) -> None:
+    log = wandb_log("wandb=offline")
+    log.finish(0)
+    assert log.mode == "offline"
+
+
+def test_what_cannot_start_ends_as_disabled(wandb_log: Logs) -> None:
+    log = wandb_log("wandb=offline", "wandb.project=a/b")  # W&B allows no slash
+    log.finish(0)
+    assert log.mode == "disabled"
+
+
+def test_disabled_starts_nothing(wandb_log: Logs, tmp_path: Path) -> None:
+    log = wandb_log("wandb=disabled")
+    log.log_epoch({"epoch": 1})
+    log.finish(0)
+    assert (log.mode, log.run, list(tmp_path.iterdir())) == ("disabled", None, [])
+
+
+# What hangs, and what fails
 
 
 @pytest.mark.slow
@@ -84,19 +170,125 @@ def test_a_hanging_wandb_costs_at_most_twenty_seconds_and_the_run_goes_on(
     assert time.perf_counter() - started < 4 + 20  # the time-out, and what the run itself takes here
 
 
-def test_two_runs_in_one_process_are_two_wandb_runs(digits: Callable[..., Config], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_hanging_wandb_does_not_delay_the_first_step(
+    digits: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    silent_server: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
+    with caplog.at_level(logging.WARNING, logger="s9"):
+        train(digits("wandb=online", "wandb.timeout=10", "trainer.steps_per_epoch=1"), tmp_path)
+    (gave_up,) = [r.created for r in caplog.records if "W&B online did not start" in r.getMessage()]
+    assert (tmp_path / record.METRICS).stat().st_mtime < gave_up
+
+
+@pytest.mark.slow
+def test_a_process_ends_soon_after_a_hanging_wandb_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_server: str
+) -> None:
+    """W&B waits when python exits too, for its reports about itself to reach its server."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    quick = ["data=digits", "model=strided", "aug=none", "trainer.epochs=1", "trainer.steps_per_epoch=1"]
+    online = ["wandb=online", "wandb.timeout=4", "hydra.run.dir=run"]
+    done = subprocess.run([sys.executable, "-m", "s9.train", *quick, *online], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0
+    assert time.time() - (tmp_path / "run" / record.SUMMARY).stat().st_mtime < 15  # 24 s were seen, and 3 without them
+
+
+@pytest.mark.parametrize("call", ["log_epoch", "log_model", "log_end"])
+def test_a_call_returns_while_wandb_hangs(
+    wandb_log: Logs, digits: Callable[..., Config], tmp_path: Path, beside: ThreadPoolExecutor, call: str
+) -> None:
+    waits = threading.Event()
+    beside.submit(waits.wait, 30)
+    log = wandb_log("wandb=offline")
+    arguments: dict[str, tuple[object, ...]] = {
+        "log_epoch": ({"epoch": 1},),
+        "log_model": (model_facts(digits().model, 10, 32), tmp_path / "augmentation.png"),
+        "log_end": ({}, {}, []),
+    }
+    getattr(log, call)(*arguments[call])
+    assert not waits.is_set() and log.run is None  # it came back, and W&B has not even started
+    waits.set()
+    log.finish(0)
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_the_run(wandb_log: Logs, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    log = wandb_log("wandb=offline", folder=blocked)
+    log.log_epoch({"epoch": 1})
+    log.finish(0)
+
+
+def test_what_wandb_does_not_take_is_said_and_the_rest_is_logged(
+    wandb_log: Logs, digits: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = wandb_log("wandb=offline")
+    with caplog.at_level(logging.WARNING, logger="s9"):
+        log.log_model(model_facts(digits().model, 10, 32), tmp_path / "no such picture.png")
+        log.log_epoch({"epoch": 1, "val/accuracy": 0.5})
+        log.log_end({}, {"labels": np.zeros(3)}, [])
+        log.finish(0)
+    said = [r.getMessage().split(" (")[0] for r in caplog.records]
+    assert said == ["W&B did not take the model", "W&B did not take the test"]
+    assert [row["val/accuracy"] for row in history(tmp_path) if "val/accuracy" in row] == [0.5]
+
+
+def test_an_exception_in_the_thread_does_not_end_the_run(
+    digits: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="s9"):
+        summary = train(digits("wandb=offline", "wandb.project=a/b", "trainer.steps_per_epoch=1"), tmp_path)
+    assert any("W&B is off for this run" in r.getMessage() for r in caplog.records)
+    assert "test" in summary and record.read_summary(tmp_path) == summary
+
+
+# What is logged
+
+
+def test_epochs_reach_wandb_in_their_order(wandb_log: Logs, tmp_path: Path) -> None:
+    log = wandb_log("wandb=offline")
+    for epoch in range(1, 31):
+        log.log_epoch({"epoch": epoch, "lr": 1 / epoch})
+    log.finish(0)
+    assert [row["epoch"] for row in history(tmp_path) if "epoch" in row] == list(range(1, 31))
+
+
+def test_a_record_is_logged_as_it_was_when_it_was_given(wandb_log: Logs, tmp_path: Path) -> None:
+    log = wandb_log("wandb=offline")
+    given = {"epoch": 1, "lr": 0.5}
+    log.log_epoch(given)
+    given["lr"] = 0.0
+    log.finish(0)
+    assert [row["lr"] for row in history(tmp_path) if "lr" in row] == [0.5]
+
+
+def test_the_end_comes_after_everything_else(digits: Callable[..., Config], tmp_path: Path) -> None:
+    train(digits("wandb=offline", "trainer.epochs=2", "trainer.steps_per_epoch=1"), tmp_path)
+    kinds = ("model/layers", "epoch", "test/confusion_matrix")
+    found = [kind for row in history(tmp_path) for kind in kinds if any(key.startswith(kind) for key in row)]
+    assert found == ["model/layers", "epoch", "epoch", "test/confusion_matrix"]
+    assert stored(tmp_path)[-1].WhichOneof("record_type") in ("exit", "footer", "final")
+
+
+def test_two_runs_in_one_process_are_two_wandb_runs(wandb_log: Logs, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        log = WandbLog(digits("wandb=offline").wandb, tmp_path / name, name, "group", {"job": name})
+        log = wandb_log("wandb=offline", folder=tmp_path / name)
         log.log_epoch({"epoch": 1, "val/accuracy": 0.5})
         log.finish(0)
     runs = [path.name for path in tmp_path.glob("*/wandb/offline-run-*")]
     assert len(set(runs)) == 2
 
 
-def test_a_folder_that_cannot_be_written_does_not_end_the_run(digits: Callable[..., Config], tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    log = WandbLog(digits("wandb=offline").wandb, blocked, "name", "group", {})
-    log.log_epoch({"epoch": 1})
-    log.finish(0)
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_the_run_ends_with_its_exit_code(wandb_log: Logs, tmp_path: Path, exit_code: int) -> None:
+    wandb_log("wandb=offline").finish(exit_code)
+    assert [r.exit.exit_code for r in stored(tmp_path) if r.WhichOneof("record_type") == "exit"] == [exit_code]
