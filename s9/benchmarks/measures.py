@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import resource
 import subprocess
 import sys
@@ -233,7 +232,16 @@ def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int)
     record = next(epochs_of(config, of_size(data, count), device, 1))
     if device.type == "cuda":
         return record["time/train_s"], torch.cuda.max_memory_allocated(device) / MEGABYTE
-    return record["time/train_s"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return record["time/train_s"], _peak_memory("self")
+
+
+def _peak_memory(pid: int | str) -> float:
+    """MB that the process has held at most. From /proc: getrusage tells of a new process what its parent held."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():  # not Linux, or the process has ended
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if pid == "self" else 0.0
+    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(found[0]) / 1024 if found else 0.0
 
 
 def startup(overrides: list[str], data: ImageSet, repeats: int) -> list[Row]:
@@ -248,15 +256,16 @@ def startup(overrides: list[str], data: ImageSet, repeats: int) -> list[Row]:
             short = ["trainer.epochs=1", "trainer.steps_per_epoch=1", f"data.val_size={len(data.class_names)}"]
             first_s.append(_to_first_line([*train, *overrides, *short], Path(scratch) / str(repeat)))
         run = [*train, *overrides, "trainer.epochs=1", f"hydra.run.dir={scratch}/whole"]
-        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process, peak = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0.0
+        while process.poll() is None:
+            peak = max(peak, _peak_memory(process.pid))
+            time.sleep(0.02)
         if process.returncode:
             raise RuntimeError(f"{' '.join(run)} ended with {process.returncode}")
     return [
         row("startup", "--help", "s", help_s[1:]),
         row("startup", f"to the first step, {len(data.train) + len(data.val):,} cached images", "s", first_s[1:]),
-        row("startup", f"peak memory of a run, {len(data.train):,} images", "MB", [used.ru_maxrss / 1024]),
+        row("startup", f"peak memory of a run, {len(data.train):,} images", "MB", [peak]),
     ]
 
 
