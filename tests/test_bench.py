@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,17 @@ import torch
 
 from s9 import runtime
 from s9.benchmarks import measures
-from s9.config import Config
+from s9.benchmarks.timing import Row
+from s9.command_line import compose_config
 from s9.data import sources
 from tests.conftest import ROOT
 
 PARTS = {
     "augment": ("bench=augment", "repeats=1", "out=a/b.json"),
     "step": ("bench=step", "repeats=1", "trainer.batch_size=8"),
-    "epoch": ("bench=epoch", "repeats=2", "images=64", "trainer.batch_size=16", "trainer.steps_per_epoch=1"),
+    "epoch": ("bench=epoch", "repeats=1", "images=64", "trainer.batch_size=16", "trainer.steps_per_epoch=1"),
 }
+QUICK = ["data=digits", "model=strided", "aug=none", "wandb=disabled"]
 CPU = torch.device("cpu")
 
 Done = subprocess.CompletedProcess[str]
@@ -110,7 +111,8 @@ WHATS = {
     "epoch": [
         "reference, aug=full, 64 images, naive",
         "reference, aug=full, 64 images, s9",
-        "outside forward, backward and optimizer",
+        "reference, aug=full, 64 images, s9, compiled",
+        "s9, outside forward, backward and optimizer",
     ],
 }
 
@@ -123,8 +125,8 @@ def test_a_speed_is_not_that_of_steps_that_were_left_out(measured: Measured) -> 
     """The epochs are of 4 batches; trainer.steps_per_epoch=1 must not make s9 look four times as fast."""
     if measured[0] != "epoch":
         pytest.skip("of the part epoch")
-    naive, s9, _ = content(measured)["rows"]
-    assert s9["median"] < 8 * naive["median"]  # 1 to 3 was seen, and 8 to 12 of one step
+    naive, s9, _, _ = content(measured)["rows"]
+    assert s9["median"] < 6 * naive["median"]
 
 
 # Wrong values
@@ -182,41 +184,42 @@ def test_help_needs_no_torch() -> None:
 # The parts that start processes
 
 
-def test_growth_has_time_and_memory_of_every_size(
-    digits: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measures, "SIZES", (64,))
-    monkeypatch.setattr(measures, "BATCHES", (8,))
-    config = digits("trainer.batch_size=16", "trainer.device=cpu")
-    rows = measures.growth(config, sources.load(config.data, 0), CPU)
-    assert [(row.what, row.unit) for row in rows] == [
+HELD_MB = 2048  # more than the small measurements below need themselves
+
+
+@pytest.fixture(scope="module")
+def grown() -> list[Row]:
+    """Small sizes, measured by a process that holds much memory, as the benchmark does after its other parts."""
+    config = compose_config([*QUICK, "trainer.batch_size=16", "trainer.device=cpu"])
+    held = bytearray(b"1") * (HELD_MB * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "SIZES", (64,))
+        patch.setattr(measures, "BATCHES", (8,))
+        rows = measures.growth(config, sources.load(config.data, 0), CPU)
+    assert len(held) == HELD_MB * 2**20
+    return rows
+
+
+def test_growth_has_time_and_memory_of_every_size(grown: list[Row]) -> None:
+    assert [(row.what, row.unit) for row in grown] == [
         ("strided, epoch of 64", "s"),
         ("strided, epoch of 64, peak memory", "MB"),
         ("strided, batch 8", "images/s"),
         ("strided, batch 8, peak memory", "MB"),
     ]
-    assert all(math.isfinite(row.median) and row.median > 0 for row in rows)
+    assert all(math.isfinite(row.median) and row.median > 0 for row in grown)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(
-    digits: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel's ru_maxrss of a new process starts at its parent's, and the benchmark has held much by then."""
-    monkeypatch.setattr(measures, "SIZES", (64,))
-    monkeypatch.setattr(measures, "BATCHES", ())
-    config = digits("trainer.batch_size=16", "trainer.device=cpu")
-    data = sources.load(config.data, 0)
-    held = bytearray(b"1") * 3 * 2**30
-    (_, peak) = measures.growth(config, data, CPU)
-    assert peak.median < len(held) / 2**20 / 2
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(grown: list[Row]) -> None:
+    """The kernel's ru_maxrss of a new process starts at its parent's."""
+    assert [row.what for row in grown if row.unit == "MB" and row.median > HELD_MB] == []
 
 
 @pytest.mark.slow
-def test_startup_has_help_the_first_step_and_the_memory_of_a_run(digits: Callable[..., Config]) -> None:
-    config = digits()
-    quick = ["data=digits", "model=strided", "aug=none", "wandb=disabled", "trainer=quick"]
-    rows = measures.startup(quick, sources.load(config.data, 0), repeats=1)
+def test_startup_has_help_the_first_step_and_the_memory_of_a_run() -> None:
+    quick = [*QUICK, "trainer=quick"]
+    rows = measures.startup(quick, sources.load(compose_config(quick).data, 0), repeats=1)
     assert [row.unit for row in rows] == ["s", "s", "MB"]
     help_s, first_s, peak = (row.median for row in rows)
     assert 0 < help_s < first_s and peak > 100

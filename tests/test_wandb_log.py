@@ -198,7 +198,7 @@ def test_a_process_ends_soon_after_a_hanging_wandb_was_given_up(
     online = ["wandb=online", "wandb.timeout=4", "hydra.run.dir=run"]
     done = subprocess.run([sys.executable, "-m", "s9.train", *quick, *online], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0
-    assert time.time() - (tmp_path / "run" / record.SUMMARY).stat().st_mtime < 15  # 24 s were seen, and 3 without them
+    assert time.time() - (tmp_path / "run" / record.SUMMARY).stat().st_mtime < 20  # 31 s were seen, 7 without that
 
 
 @pytest.mark.parametrize("call", ["log_epoch", "log_model", "log_end"])

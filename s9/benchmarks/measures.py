@@ -132,7 +132,7 @@ def epoch(config: Config, data: ImageSet, device: torch.device, repeats: int, im
 
     Each way lives in a process of its own, as it would: how one uses memory must not help or hinder the other.
     """
-    data = of_size(data, images)
+    data, config = of_size(data, images), replace(config, trainer=replace(config.trainer, steps_per_epoch=None))
     compiled = replace(config, trainer=replace(config.trainer, compile=True))
     ways = {"naive": (_naive_epochs, config), "s9": (_own_epochs, config), "s9, compiled": (_own_epochs, compiled)}
     with ExitStack() as stack:

@@ -23,9 +23,9 @@ def integer(uniform: torch.Tensor, low: float, high: float | torch.Tensor) -> to
     return (uniform * (high - low + 1)).long() + int(low)
 
 
-def hole_size(uniform: torch.Tensor, limits: Interval, side: int, pixels: bool) -> torch.Tensor:
+def hole_size(uniform: torch.Tensor, limits: Interval, side: int, in_pixels: bool) -> torch.Tensor:
     """int64: a hole's height or width in pixels."""
-    if pixels:
+    if in_pixels:
         return integer(uniform, int(limits[0]), int(min(limits[1], side)))
     return (real(uniform, limits) * side).long()
 
@@ -59,6 +59,17 @@ def interval(name: str, value: Any) -> Interval:
     numbers = len(pair) == 2 and all(isinstance(v, int | float) and math.isfinite(v) for v in pair)
     need(name, value, numbers, "a number or a pair of numbers")
     return min(pair), max(pair)
+
+
+def rising(name: str, value: Any) -> Interval:
+    """A pair of numbers above 0, the smaller first."""
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    need(name, value, pair and 0 < value[0] <= value[1] < math.inf, "a pair of numbers above 0, the smaller first")
+    return value[0], value[1]
+
+
+def pixels(name: str, value: Any) -> None:
+    need(name, value, isinstance(value, int) and value >= 1, "a whole number of 1 or more")
 
 
 def symmetric(name: str, value: Any) -> Interval:

@@ -24,9 +24,12 @@ from s9.data.batch_arguments import (
     interval,
     need,
     padded_index,
+    pixels,
     real,
+    rising,
     symmetric,
 )
+from s9.data.batch_pixels import erase, in_words
 
 CONSTANT, REPLICATE, REFLECT, WRAP, REFLECT_101 = range(5)  # OpenCV's border modes
 PAD_MODES = {REPLICATE: "edge", REFLECT: "symmetric", WRAP: "wrap", REFLECT_101: "reflect"}  # numpy's names of them
@@ -46,14 +49,17 @@ class BatchTransform:
 
     def __call__(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Applies to the images whose coin says so, with a probability of exactly p. May write into `images`."""
-        if self.p >= 1:
-            return self.apply(images, uniform[:, 1:])
+        if self.p <= 0 or self.p >= 1:
+            return images if self.p <= 0 else self.apply(images, uniform[:, 1:])
         coin = uniform[:, 0] < self.p
         if images.device.type != "cpu":  # to pick the images out would wait for the device
             return torch.where(coin[:, None, None, None], self.apply(images, uniform[:, 1:]), images)
         chosen = coin.nonzero().squeeze(1)
+        if not len(chosen):
+            return images
         some = self.apply(images.index_select(0, chosen), uniform.index_select(0, chosen)[:, 1:])
-        _in_words(images).index_copy_(0, chosen, _in_words(some.contiguous()))
+        images = images.contiguous()  # a transform may give a view
+        in_words(images).index_copy_(0, chosen, in_words(some.contiguous()))
         return images
 
 
@@ -79,6 +85,7 @@ class Pad(BatchTransform):
         sides = self.padding if isinstance(self.padding, list | tuple) else (self.padding,)
         valid = len(sides) in (1, 2, 4) and all(isinstance(side, int) and side >= 0 for side in sides)
         need("padding", self.padding, valid, "pixels, one number, two or four")
+        colour_of("fill", self.fill)
         need("border_mode", self.border_mode, self.border_mode in range(5), "from 0 to 4")
 
     def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -105,6 +112,8 @@ class RandomCrop(BatchTransform):
     p: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            pixels(name, getattr(self, name))
         need("p", self.p, self.p in (0, 1), "0 or 1: all images of a batch are of one size")
 
     def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -145,7 +154,10 @@ class Affine(BatchTransform):
             both_axes(name, getattr(self, name), 0)
         for low, high in both_axes("scale", self.scale, 1):
             need("scale", self.scale, low > 0 and high > 0, "more than 0")
+        x, y = both_axes("scale", self.scale, 1)
+        need("keep_ratio", self.keep_ratio, not self.keep_ratio or x == y, "false where x and y scale differently")
         interval("rotate", self.rotate)
+        colour_of("fill", self.fill)
 
     def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         return self.warp(images, *self.matrices(uniform, images.shape[2], images.shape[3]))
@@ -225,7 +237,7 @@ class RandomBrightnessContrast(BatchTransform):
     def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         contrast = 1 + real(uniform[:, 0], symmetric("contrast_limit", self.contrast_limit))
         brightness = 255 * real(uniform[:, 1], symmetric("brightness_limit", self.brightness_limit))
-        changed = torch.addcmul(brightness.view(-1, 1, 1, 1), images.float(), contrast.view(-1, 1, 1, 1))
+        changed = images.float().mul_(contrast.view(-1, 1, 1, 1)).add_(brightness.view(-1, 1, 1, 1))
         return changed.clamp_(0, 255).to(torch.uint8)  # cut off, not rounded, as albumentations does
 
 
@@ -240,11 +252,10 @@ class CoarseDropout(BatchTransform):
     fill_mask: None = None
 
     def __post_init__(self) -> None:
-        few, many = interval("num_holes_range", self.num_holes_range)
-        need("num_holes_range", self.num_holes_range, 1 <= few <= many, "a range from 1 up")
+        for holes in rising("num_holes_range", self.num_holes_range):
+            pixels("num_holes_range", holes)
         for name in ("hole_height_range", "hole_width_range"):
-            low, high = interval(name, getattr(self, name))
-            need(name, getattr(self, name), 0 < low <= high, "a range of more than 0")
+            rising(name, getattr(self, name))
         need("fill_mask", self.fill_mask, self.fill_mask is None, "null")
         colour_of("fill", self.fill)
 
@@ -256,14 +267,17 @@ class CoarseDropout(BatchTransform):
         height, width = images.shape[2:]
         holes = integer(uniform[:, 0], *self.num_holes_range)
         # Both sizes are read as pixels or as parts by the height's range, as albumentations does.
-        pixels = self.hole_height_range[1] >= 1
+        in_pixels = self.hole_height_range[1] >= 1
+        for name, side in (("hole_height_range", height), ("hole_width_range", width)):
+            low = getattr(self, name)[0]
+            need(name, getattr(self, name), not in_pixels or low <= side, f"at most the image's {side} pixels")
         for hole, u in enumerate(uniform[:, 1:].T.split(4)):
             h, w = (
-                hole_size(v, r, side, pixels)
+                hole_size(v, r, side, in_pixels)
                 for v, r, side in ((u[0], self.hole_height_range, height), (u[1], self.hole_width_range, width))
             )
             h = torch.where(holes > hole, h, 0)
-            images = _erase(images, integer(u[2], 0, height - h), integer(u[3], 0, width - w), h, w, self.fill)
+            images = erase(images, integer(u[2], 0, height - h), integer(u[3], 0, width - w), h, w, self.fill)
         return images
 
 
@@ -283,8 +297,7 @@ class Erasing(BatchTransform):
 
     def __post_init__(self) -> None:
         for name in ("scale", "ratio"):
-            low, high = interval(name, getattr(self, name))
-            need(name, getattr(self, name), 0 < low <= high, "a range of more than 0")
+            rising(name, getattr(self, name))
         need("fill_mask", self.fill_mask, self.fill_mask is None, "null")
         colour_of("fill", self.fill)
 
@@ -299,22 +312,4 @@ class Erasing(BatchTransform):
         ratio = ratio_low + uniform[:, 1] * (ratio_high - ratio_low)
         h, w = (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
         top, left = integer(uniform[:, 2], 0, height - h), integer(uniform[:, 3], 0, width - w)
-        return _erase(images, top, left, h, w, self.fill)
-
-
-def _in_words(images: torch.Tensor) -> torch.Tensor:
-    """A view of each image as one row, of eight pixels a number where it fits: index_copy_ takes as long for a byte."""
-    rows = images.view(len(images), images[0].numel())
-    return rows.view(torch.int64) if rows.shape[1] % 8 == 0 else rows
-
-
-def _erase(
-    images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, height: torch.Tensor, width: torch.Tensor, fill: Fill
-) -> torch.Tensor:
-    """Fills a rectangle of each image; all sizes int64 (B,), in pixels."""
-    rows = torch.arange(images.shape[2], device=images.device)
-    columns = torch.arange(images.shape[3], device=images.device)
-    in_rows = (rows >= top[:, None]) & (rows < (top + height)[:, None])
-    in_columns = (columns >= left[:, None]) & (columns < (left + width)[:, None])
-    hole = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
-    return torch.where(hole, colour(fill, images), images)
+        return erase(images, top, left, h, w, self.fill)

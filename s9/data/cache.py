@@ -29,9 +29,14 @@ def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[
         if not whole.exists():
             part = folder / f"{key}.part"  # renamed when whole, so that a killed run leaves no half data set
             shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            make(part)
-            part.rename(whole)
+            try:
+                part.mkdir()
+                make(part)
+                part.rename(whole)
+            except OSError as error:
+                raise UserError(f"data.cache={folder}: cannot be written ({error.strerror})") from None
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(whole.glob("*.npy"))}
 
 

@@ -1,5 +1,6 @@
 """What every data set gives: uint8 images, labels, class names, mean and std, split into train, val and test."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,12 @@ class Rows:
         return len(self.index)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        return np.asarray(self.array[self.index[key]])
+        rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        read = np.asarray(self.array[self.index[rows]])
+        return read[rest if read.ndim < self.array.ndim else (slice(None), *rest)]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
@@ -104,7 +110,7 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
         UserError: val_size leaves nothing to train on, or is too small for one image a class.
     """
     if val_size == 0:
-        return train, train.take(np.arange(0))
+        return train.take(slice(None)), train.take(slice(0))  # of a mapped array these are rows, not the array
     classes = len(np.unique(train.labels))
     if not classes <= val_size <= len(train) - classes:
         raise UserError(

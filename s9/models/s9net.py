@@ -15,7 +15,7 @@ from s9.errors import UserError
 from s9.models.convolution import Convolution
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-WHITENING_IMAGES = 1000  # of train, which have 900,000 patches of 3 x 3
+WHITENING_PIXELS = 1000 * 32 * 32  # of train: about as many patches, more change little
 
 
 def padding_of(layer: LayerConfig) -> int:
@@ -110,7 +110,8 @@ def build_model(config: ModelConfig, data: ImageSet) -> S9Net:
     """
     model = S9Net(config, len(data.class_names), data.image_size)
     if config.whiten:
-        images = torch.from_numpy(np.asarray(data.examples(WHITENING_IMAGES).images)).permute(0, 3, 1, 2)
+        count = max(1, WHITENING_PIXELS // data.image_size**2)
+        images = torch.from_numpy(np.asarray(data.examples(count).images)).permute(0, 3, 1, 2)
         whiten_first_layer(model, to_device(images, torch.device("cpu"), data.mean, data.std))
     return model
 

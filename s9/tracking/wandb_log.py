@@ -6,7 +6,7 @@ Whatever W&B does, the run goes on, and its first step does not wait for W&B to 
 import logging
 import netrc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,8 +66,12 @@ class WandbLog:
             if self.run is not None:  # without a run every call fails, and that was said once
                 log.warning("W&B did not take %s (%s)", what, _first_line(error))
 
+    def _later(self, call: Callable[..., None], *arguments: Any) -> None:
+        """In the thread beside, once W&B has started and if it has."""
+        self.beside.submit(lambda: call(*arguments) if self.run is not None else None)
+
     def log_epoch(self, record: dict[str, float]) -> None:
-        self.beside.submit(self._log_epoch, dict(record))
+        self._later(self._log_epoch, dict(record))
 
     def _log_epoch(self, record: dict[str, float]) -> None:
         with self._guarded("an epoch"):
@@ -75,7 +79,7 @@ class WandbLog:
 
     def log_model(self, facts: ModelFacts, augmentation: Path) -> None:
         """The layer table with its totals, and the grid of augmented images, once that is drawn in the same thread."""
-        self.beside.submit(self._log_model, facts, augmentation)
+        self._later(self._log_model, facts, augmentation)
 
     def _log_model(self, facts: ModelFacts, augmentation: Path) -> None:
         with self._guarded("the model"):
@@ -88,7 +92,7 @@ class WandbLog:
 
     def log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
         """The final numbers as the run's summary, the figures, the confusion matrix, the most confident mistakes."""
-        self.beside.submit(self._log_end, summary, predictions, figures)
+        self._later(self._log_end, summary, predictions, figures)
 
     def _log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
         with self._guarded("the test"):
@@ -140,6 +144,7 @@ def has_key() -> bool:
 
 
 def _start_run(config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any], mode: str) -> Any:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else python's exit waits for W&B's reports about itself
     import wandb
 
     if mode == "online" and not has_key():
