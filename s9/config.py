@@ -80,7 +80,7 @@ class AugConfig:
     name: str = MISSING
     backend: str = MISSING  # device: batched tensor code where the images are; albumentations: per image, by workers
     transforms: dict[str, Any] = MISSING
-    mix: MixConfig | None = None
+    mix: MixConfig = MISSING
 
     def __post_init__(self) -> None:
         require("aug.backend", self.backend, self.backend in BACKENDS, " or ".join(BACKENDS))

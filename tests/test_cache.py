@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from s9.data.cache import cached_arrays, save_arrays
+from s9.errors import UserError
 from tests.conftest import ROOT
 
 IMAGES = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -149,6 +151,17 @@ def test_callers_at_the_same_time_make_it_once(tmp_path: Path) -> None:
     assert make.calls == 1
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError("No space left on device")], ids=repr
+)
+def test_what_the_disk_refuses_is_one_line_with_the_reason(tmp_path: Path, error: OSError) -> None:
+    def refuse(part: Path) -> None:
+        raise error  # numpy's own, of an array that does not fit, has no errno
+
+    with pytest.raises(UserError, match=re.escape(f"data.cache={tmp_path}: cannot be written (") + ".*No space left"):
+        cached_arrays(tmp_path, "key", refuse)
+
+
 # Files of strangers, and files larger than memory
 
 
@@ -166,7 +179,7 @@ def test_a_cache_file_cannot_run_code(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     (tmp_path / "key").mkdir()
     np.save(tmp_path / "key" / "labels.npy", np.array([Payload(marker)], dtype=object))
-    with pytest.raises(ValueError, match="Python objects"):
+    with pytest.raises(UserError, match="cannot be read"):
         cached_arrays(tmp_path, "key", Maker())
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))

@@ -480,6 +480,7 @@ def test_threads_that_load_at_once_download_once(load: Callable[..., ImageSet], 
 
 LOAD_WHEN_TOLD = """
 import hashlib, sys
+import numpy as np
 from s9.config import Cifar10Config
 from s9.data import cifar10
 md5, url, cache = sys.argv[1:]
@@ -487,7 +488,7 @@ cifar10.MD5 = md5
 print("ready", flush=True)
 sys.stdin.readline()
 data = cifar10.load_cifar10(Cifar10Config("cifar10", 0, "resident", 0, None, [url], cache), seed=0)
-print(hashlib.md5(data.train.images).hexdigest())
+print(hashlib.md5(np.asarray(data.train.images).tobytes()).hexdigest())
 """
 
 

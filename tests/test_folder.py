@@ -3,6 +3,8 @@
 import os
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from s9.data import sources
 from s9.data.folder import decode_image
 from s9.data.image_set import ImageSet, Rows, Split, channel_statistics
 from s9.errors import UserError
+from tests.conftest import ROOT
 
 WHITE = [255, 255, 255]
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)
@@ -355,11 +358,33 @@ def test_a_cache_that_cannot_be_a_folder_is_refused(
     assert str(tmp_path / cache) in refused(load, root, cache=str(tmp_path / cache))
 
 
-def test_a_full_disk_is_said_in_one_line_and_leaves_no_cache_behind(
+FILLS_ITS_DISK = """
+mount -t tmpfs -o size=100k tmpfs "$1" || exit 77
+exec "$2" -m s9.train data=folder data.root="$3" data.cache="$1" data.image_size=128 data.val_size=0
+"""
+
+
+def test_a_full_disk_is_one_line_and_exit_code_2(root: Path, tmp_path: Path) -> None:
+    """On a file system of 100 kB that only this process sees; who writes to a mapped file there is killed by SIGBUS."""
+    (tmp_path / "disk").mkdir()
+    command = ["unshare", "-m", "sh", "-c", FILLS_ITS_DISK, "sh", str(tmp_path / "disk"), sys.executable, str(root)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    try:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if done.returncode in (1, 77) and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip("needs the right to mount")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: data.cache={tmp_path / 'disk'}: cannot be written (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_that_cannot_grow_is_said_in_one_line_and_leaves_no_cache_behind(
     load: Callable[..., ImageSet], root: Path, tmp_path: Path
 ) -> None:
     allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, allowed[1]))  # bytes a file: stands in for a disk of that size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, allowed[1]))  # bytes
     try:
         said = refused(load, root, image_size=128)
     finally:

@@ -84,4 +84,5 @@ pytestmark = [
 
 @pytest.mark.parametrize("stage", ["decoding", "training"])
 def test_a_run_from_disk_holds_a_part_of_the_images_only(peaks: dict[str, int], stage: str) -> None:
-    assert peaks[stage] - peaks["imports"] < MEGABYTES / 2, peaks
+    # Of this about 250 MB are the training's own, however many images there are: what its first step imports, too.
+    assert peaks[stage] - peaks["imports"] < 0.75 * MEGABYTES, peaks

@@ -113,8 +113,8 @@ def test_p_1_mixes_every_batch(name: str) -> None:
     assert max(shares(name, alpha=100.0)) < 1
 
 
-def test_no_configuration_mixes_nothing() -> None:
-    found = mix(None, *batch(), KEY)
+def test_a_share_of_no_batches_mixes_nothing() -> None:
+    found = mix(MixConfig("cutmix", 1.0, 0.0), *batch(), KEY)
     assert found.share == 1 and torch.equal(found.images, batch()[0]) and torch.equal(found.labels, found.partners)
 
 
@@ -164,7 +164,7 @@ def test_the_shares_of_mixup_follow_the_beta_distribution(alpha: float) -> None:
 LOSSES: dict[str, Callable[[], Mixed]] = {
     "mixup": lambda: mixed("mixup"),
     "cutmix": lambda: mixed("cutmix"),
-    "neither": lambda: mix(None, *batch(), KEY),
+    "neither": lambda: mix(MixConfig("cutmix", 1.0, 0.0), *batch(), KEY),
 }
 
 

@@ -37,6 +37,7 @@ KEYS = [
     *(slice(None), slice(2, 9), slice(-5, None), slice(140, 1000), slice(3, 3)),
     *(slice(None, None, -1), slice(20, 5, -3), slice(None, None, 7)),
     *(np.array([5, 0, 149]), np.array([3, 3, -1]), np.arange(0), [4, 2], np.arange(150) % 3 == 0),
+    *((3, 0), (slice(4), 0, 0), (slice(4), ..., 1), (np.array([5, 0]), slice(2, 9), -1), (..., 2), ...),
 ]
 
 

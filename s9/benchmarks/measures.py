@@ -132,7 +132,7 @@ def epoch(config: Config, data: ImageSet, device: torch.device, repeats: int, im
 
     Each way lives in a process of its own, as it would: how one uses memory must not help or hinder the other.
     """
-    data, config = of_size(data, images), replace(config, trainer=replace(config.trainer, steps_per_epoch=None))
+    data = of_size(data, images)
     compiled = replace(config, trainer=replace(config.trainer, compile=True))
     ways = {"naive": (_naive_epochs, config), "s9": (_own_epochs, config), "s9, compiled": (_own_epochs, compiled)}
     with ExitStack() as stack:
@@ -186,7 +186,7 @@ def _own_epochs(config: Config, data: ImageSet, device: torch.device, epochs: in
 
 def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
     """The records of `fit` itself, with everything that it does."""
-    config = replace(config, trainer=replace(config.trainer, epochs=epochs))
+    config = replace(config, trainer=replace(config.trainer, epochs=epochs, steps_per_epoch=None))
     one = Step(config, data, device)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, device)

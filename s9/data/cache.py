@@ -34,10 +34,19 @@ def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[
                 make(part)
                 part.rename(whole)
             except OSError as error:
-                raise UserError(f"data.cache={folder}: cannot be written ({error.strerror})") from None
+                raise UserError(f"data.cache={folder}: cannot be written ({error.strerror or error})") from None
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-    return {path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in sorted(whole.glob("*.npy"))}
+    return {path.stem: _mapped(path) for path in sorted(whole.glob("*.npy"))}
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({reason}); remove {path.parent}, it is made again") from None
+    return array
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -99,13 +99,17 @@ def _decode(files: dict[str, list[_File]], image_size: int, to: Path) -> None:
     """Decodes straight into files, so that the folder may be larger than memory."""
     with ThreadPoolExecutor() as pool:
         for split, of_split in files.items():
-            shape = (len(of_split), image_size, image_size, 3)
-            images = np.lib.format.open_memmap(to / f"{split}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
-            for start in range(0, len(of_split), CHUNK):
-                paths = [Path(file.path) for file in of_split[start : start + CHUNK]]
-                images[start : start + CHUNK] = list(pool.map(lambda path: decode_image(path, image_size), paths))
-            images.flush()
+            path = to / f"{split}_images.npy"
+            with path.open("wb") as file:  # written, not mapped: on a full disk a write fails, a mapped page kills
+                shape = (len(of_split), image_size, image_size, 3)
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for start in range(0, len(of_split), CHUNK):
+                    paths = [Path(f.path) for f in of_split[start : start + CHUNK]]
+                    for image in pool.map(lambda path: decode_image(path, image_size), paths):
+                        file.write(np.ascontiguousarray(image).data)
             if split == "train":
+                images = np.load(path, mmap_mode="r", allow_pickle=False)
                 np.save(to / "train_statistics.npy", np.array(channel_statistics(images)))
 
 

@@ -23,12 +23,12 @@ class Mixed:
     share: float
 
 
-def mix(config: MixConfig | None, images: torch.Tensor, labels: torch.Tensor, key: tuple[int, int, int]) -> Mixed:
+def mix(config: MixConfig, images: torch.Tensor, labels: torch.Tensor, key: tuple[int, int, int]) -> Mixed:
     """Mixes a batch with itself in reverse order; a function of key = (seed, epoch, batch) and of the batch.
 
     Batches are shuffled, so reverse order is as random as any; the strength is the batch's, which needs no copy.
     """
-    if config is not None:
+    if config.p > 0:
         generator = np.random.default_rng([*key, MIX])
         if generator.random() < config.p:
             share = float(generator.beta(config.alpha, config.alpha))

@@ -150,7 +150,7 @@ def whiten_first_layer(model: S9Net, images: torch.Tensor, epsilon: float = 5e-4
         raise UserError("model.whiten=true: the first layer must be an ordinary convolution")
     count, channels, size, _ = first.weight.shape
     products, patches = torch.zeros(channels * size**2, channels * size**2, dtype=torch.float64), 0
-    for some in images.cpu().contiguous().split(100):
+    for some in images.cpu().contiguous().split(max(1, 100 * 32**2 // images[0, 0].numel())):  # 18 MB of patches
         columns = F.unfold(some, size).transpose(1, 2).reshape(-1, channels * size**2)
         products += (columns.T @ columns).double()
         patches += len(columns)

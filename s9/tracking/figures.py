@@ -49,7 +49,7 @@ def augmentation_grid(folder: Path) -> Path:
     grid = figure.subplots(epochs + 1, count, squeeze=False)
     for column in range(count):
         _show(grid[0][column], samples["original"][column])
-        grid[0][column].set_title(str(samples["names"][column]), fontsize=8)
+        grid[0][column].set_title(str(samples["names"][column]), fontsize=8, parse_math=False)
         for epoch in range(epochs):
             _show(grid[epoch + 1][column], samples["augmented"][column, epoch])
     for row in range(epochs + 1):
@@ -95,8 +95,8 @@ def misclassified_grid(folder: Path, columns: int = 8) -> Path:
         _show(axes, image)
         label, pred = stored["labels"][index], preds[index]
         sure = f"{100 * stored['probs'][index, pred]:.0f} %"
-        axes.set_title(f"{names[label]}", fontsize=8, color=TEST, pad=3)
-        axes.set_xlabel(f"{names[pred]}, {sure}", fontsize=8, color=VAL, labelpad=2)
+        axes.set_title(f"{names[label]}", fontsize=8, color=TEST, pad=3, parse_math=False)
+        axes.set_xlabel(f"{names[pred]}, {sure}", fontsize=8, color=VAL, labelpad=2, parse_math=False)
     wrong = int((preds != stored["labels"]).sum())
     figure.suptitle(
         f"{wrong:,} of {len(preds):,} test images wrong; the surest first (true above, predicted below)", fontsize=10
@@ -121,8 +121,8 @@ def confusion_matrix(folder: Path) -> Path:
             color = "white" if part[row, column] > 0.5 else "black" if counts[row, column] else "#bbbbbb"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
     ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"test accuracy {100 * np.trace(counts) / counts.sum():.2f} %", fontsize=10)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="part of the true class", format=PercentFormatter(1.0))
