@@ -22,6 +22,8 @@ class Rows:
         return len(self.index)
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        if isinstance(key, tuple) and key[0] is Ellipsis:
+            return self[:][key]
         rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         read = np.asarray(self.array[self.index[rows]])
         return read[rest if read.ndim < self.array.ndim else (slice(None), *rest)]
