@@ -217,7 +217,7 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(grown: l
 
 @pytest.mark.slow
 def test_startup_has_help_the_first_step_and_the_memory_of_a_run() -> None:
-    quick = [*QUICK, "trainer=quick"]
+    quick = [*QUICK, "trainer.steps_per_epoch=1"]
     rows = measures.startup(quick, sources.load(compose_config(quick).data, 0), repeats=1)
     assert [row.unit for row in rows] == ["s", "s", "MB"]
     help_s, first_s, peak = (row.median for row in rows)

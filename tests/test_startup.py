@@ -56,6 +56,12 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return imported(tmp_path_factory.mktemp("offline"), "aug.backend=device", "wandb=offline")
 
 
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    others = ("aug.backend=albumentations", "data.loader=workers", "wandb=disabled")
+    return imported(tmp_path_factory.mktemp("without"), *others)
+
+
 @pytest.mark.parametrize("door", ["train", "bench", "evaluate", "report"])
 def test_help_imports_nothing_heavy(door: str) -> None:
     """Of the real command, by what python says of its imports."""
@@ -69,10 +75,9 @@ def test_a_run_that_augments_on_the_device_never_imports_albumentations(offline:
     assert {"albumentations", "cv2"} & set(offline["at the end"]) == set()
 
 
-def test_a_run_that_augments_image_by_image_imports_albumentations(tmp_path: Path) -> None:
+def test_a_run_that_augments_image_by_image_imports_albumentations(without: dict[str, list[str]]) -> None:
     """That the test above would see it."""
-    seen = imported(tmp_path, "aug.backend=albumentations", "data.loader=workers", "wandb=disabled")
-    assert {"albumentations", "cv2"} <= set(seen["at the end"])
+    assert {"albumentations", "cv2"} <= set(without["at the end"])
 
 
 @pytest.mark.parametrize("name", ["matplotlib", "wandb"])
@@ -82,5 +87,5 @@ def test_what_is_not_needed_for_the_first_step_is_imported_after_the_data(
     assert name not in offline["when the data is loaded"] and name in offline["at the end"]
 
 
-def test_a_run_without_wandb_never_imports_it(tmp_path: Path) -> None:
-    assert "wandb" not in imported(tmp_path, "wandb=disabled")["at the end"]
+def test_a_run_without_wandb_never_imports_it(without: dict[str, list[str]]) -> None:
+    assert "wandb" not in without["at the end"]
