@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train test lint format clean
+.PHONY: help install demo train test soak lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,6 +29,9 @@ train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 
 test: $(STAMP) ## all tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
 	$(RUN) -m pytest -q -n 2 $(ARGS)
+
+soak: $(STAMP) ## kill runs at 60 random instants, resume them, compare: a quarter of an hour
+	$(RUN) tests/soak.py $(ARGS)
 
 lint: $(STAMP) ## format check, lint, types
 	$(RUN) -m ruff format --check .

@@ -6,6 +6,7 @@ sweep, and turns what Hydra says of a mistake into one line that names the key, 
 
 import argparse
 import difflib
+import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def open_door(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except UserError as error:
         exit_with_line(error, 2)
+    except KeyboardInterrupt:  # before the run listens to signals
+        sys.exit(130)
 
 
 def key_values(arguments: list[str], defaults: dict[str, str | None], usage: str) -> dict[str, str]:
@@ -235,6 +238,11 @@ def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> 
     import hydra
     from hydra._internal.utils import get_args_parser
 
+    arguments = sorted(
+        arguments, key=lambda a: a not in ("-m", "--multirun")
+    )  # argparse wants them before the overrides
+    sys.argv[1:] = arguments  # where Hydra reads them
+
     parser = get_args_parser()
     parser.error = _refuse_flag
     parsed: argparse.Namespace = parser.parse_args(arguments)
@@ -247,8 +255,20 @@ def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> 
             raise UserError(f"{swept[0]}: names several values; add -m to run them all")
         else:
             compose_config(parsed.overrides)
+    from hydra.errors import HydraException
+
     prepare_hydra()
-    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: what it finds is told in one line here
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+    except (OSError, ValueError) as found:  # logging.config wraps what it finds in a ValueError
+        error = found if isinstance(found, OSError) else found.__cause__
+        if not isinstance(error, OSError):
+            raise
+        place = "hydra.sweep.dir" if parsed.multirun else "hydra.run.dir"
+        raise UserError(f"{error.filename}: {error.strerror}; runs are written there, choose with {place}=") from None
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from None
 
 
 def _refuse_flag(message: str) -> NoReturn:

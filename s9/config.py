@@ -180,8 +180,10 @@ class TrainerConfig:
     ema_decay: float = MISSING  # per step; 0: off
     clip_norm: float | None = MISSING  # null: no clipping
     device: str = MISSING
+    devices: int = MISSING  # that train together, each with its part of every batch
     precision: str = MISSING
     compile: bool = MISSING
+    save_every: float = MISSING  # seconds between checkpoints within an epoch; each epoch ends with one anyway
 
     def __post_init__(self) -> None:
         require("trainer.epochs", self.epochs, self.epochs >= 1, "1 or more")
@@ -192,10 +194,14 @@ class TrainerConfig:
         require("trainer.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         if self.clip_norm is not None:
             require("trainer.clip_norm", self.clip_norm, 0 < self.clip_norm < math.inf, "more than 0, or null")
+        require("trainer.save_every", self.save_every, self.save_every >= 0, "0 (after every step) or more seconds")
         require("trainer.precision", self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS))
         kind, _, index = self.device.partition(":")
         valid = kind in ("auto", "cpu", "cuda", "mps") and (not index or (kind == "cuda" and index.isdigit()))
         require("trainer.device", self.device, valid, "auto, cpu, cuda, cuda:<number> or mps")
+        require("trainer.devices", self.devices, 1 <= self.devices <= 64, "from 1 to 64")
+        one = self.devices == 1 or not index
+        require("trainer.device", self.device, one, "cuda, without a number, where trainer.devices is more than 1")
 
 
 PRECISIONS = ("auto", "float32", "bfloat16")

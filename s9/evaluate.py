@@ -24,8 +24,8 @@ def main(arguments: list[str]) -> None:
     from s9.models.precision import guard_bfloat16
     from s9.models.s9net import S9Net
     from s9.tracking import record
-    from s9.training.checkpoint import load_weights
     from s9.training.evaluation import score_with_flip
+    from s9.training.weights import load_weights
 
     config = record.read_config(folder)
     device = runtime.pick_device(config.trainer.device)

@@ -7,6 +7,7 @@ import platform
 import random
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """What a number needs beside it to be believed later: processor, device, versions, commit."""
     versions = {}
@@ -118,13 +124,18 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    status = _git("status", "--porcelain")
     return {
         "processor": processor_name(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": sys.version.split()[0],
         "system": platform.system(),
         "versions": versions,
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(status) if status is not None else None,
+        **git_state(),
     }
+
+
+@cache  # a run asks twice, and git takes a while
+def git_state() -> dict[str, Any]:
+    """The commit, and whether the tree differs from it; None outside a checkout."""
+    status = _git("status", "--porcelain")
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(status) if status is not None else None}

@@ -185,7 +185,7 @@ def _own_epochs(config: Config, data: ImageSet, device: torch.device, epochs: in
 
 
 def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
-    """The records of `fit` itself, with everything that it does."""
+    """The times of the epochs of `fit` itself, with everything that it does."""
     config = replace(config, trainer=replace(config.trainer, epochs=epochs, steps_per_epoch=None))
     one = Step(config, data, device)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
@@ -196,7 +196,8 @@ def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int)
         def step(self, *_: object) -> None:
             pass
 
-    return loop.fit(one.model, None, one.optimizer, scheduler, loader, data, config, device, one.precision, Nobody())
+    fit = loop.fit(one.model, None, one.optimizer, scheduler, loader, data, config, device, one.precision, Nobody())
+    return (reached.times for reached in fit)
 
 
 def growth(config: Config, data: ImageSet, device: torch.device) -> list[Row]:

@@ -37,7 +37,22 @@ def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[
                 raise UserError(f"data.cache={folder}: cannot be written ({error.strerror or error})") from None
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-    return {path.stem: _mapped(path) for path in sorted(whole.glob("*.npy"))}
+    return Stored(whole)
+
+
+class Stored(dict[str, np.ndarray]):
+    """The arrays of one folder by name.
+
+    Raises:
+        UserError: one is damaged, or the one asked for is missing.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__({path.stem: _mapped(path) for path in sorted(folder.glob("*.npy"))})
+        self.folder = folder
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise UserError(f"{self.folder / name}.npy: is missing; remove {self.folder}, it is made again")
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +82,8 @@ def _image_files(folder: Path, class_names: tuple[str, ...]) -> list[_File]:
                 state = entry.stat()
             except OSError as error:  # a link to a file that is gone
                 raise UserError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
+            if not stat.S_ISREG(state.st_mode):  # to read a named pipe would be to wait for ever
+                raise UserError(f"{entry.path}: is not a file; remove it")
             files.append(_File(entry.path, label, state.st_size, state.st_mtime_ns))
     return files
 

@@ -18,6 +18,8 @@ from s9.config import Config
 from s9.data.augment import Augment
 from s9.data.batch_augment import BatchAugment
 from s9.data.image_set import CHUNK, Split
+from s9.errors import UserError
+from s9.interrupt import shielded
 
 if TYPE_CHECKING:
     from s9.data.image_augment import ImageAugment
@@ -33,23 +35,30 @@ EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same num
 class KeyedBatches(Sampler[list[Key]]):
     """Lists of (epoch, index), shuffled by (seed, epoch). `epoch` counts from 1 and is set before each pass.
 
+    `first` is the batch that the pass begins with, where an epoch is gone on with. Of `world` processes, `rank` gets
+    its part of every batch: images i and B - 1 - i stay together, since mixing pairs them.
+
     The last batch of an epoch is left out where it is not whole, since batch norm on a few images is noise.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, steps: int | None = None):
-        self.size, self.seed = size, seed
+    def __init__(self, size: int, batch_size: int, seed: int, steps: int | None = None, rank: int = 0, world: int = 1):
+        self.size, self.seed, self.rank, self.world = size, seed, rank, world
         self.batch_size = min(batch_size, size)
         whole = size // self.batch_size
         self.steps = whole if steps is None else min(steps, whole)
-        self.epoch = 1
+        self.epoch, self.first = 1, 0
 
     def __len__(self) -> int:
         return self.steps
 
     def order(self) -> np.ndarray:
-        """int64 (steps, batch_size): the images of each batch of this epoch."""
+        """int64 (steps - first, batch_size / world): the images of each batch of this pass."""
         order = np.random.default_rng([self.seed, self.epoch, 0, ORDER]).permutation(self.size)
-        return order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+        batches = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)[self.first :]
+        if self.world == 1:
+            return batches
+        ahead = np.arange(self.rank, self.batch_size // 2, self.world)
+        return batches[:, np.concatenate([ahead, self.batch_size - 1 - ahead[::-1]])]
 
     def __iter__(self) -> Iterator[list[Key]]:
         for batch in self.order():
@@ -72,9 +81,9 @@ class TrainLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def start_epoch(self, epoch: int) -> None:
-        """The next pass is this epoch's, counted from 1."""
-        self.batches.epoch = epoch
+    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """The next pass is this epoch's, counted from 1, without the first so many batches."""
+        self.batches.epoch, self.batches.first = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:
         draws = self.augment.draw(self.batches.epoch, self.batches.size, self.device) if self.augment else []
@@ -118,7 +127,7 @@ class WorkerBatches:
             sampler=batches,
             num_workers=workers,
             multiprocessing_context=multiprocessing.get_context(start_method) if workers else None,
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=_one_thread,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             # Nothing here draws from it; without one it would take a seed from torch's global stream each epoch.
@@ -126,7 +135,9 @@ class WorkerBatches:
         )
 
     def __iter__(self) -> Iterator[IndexedBatch]:
-        for batch in self.loader:
+        with shielded():
+            batches = iter(self.loader)  # starts the workers
+        for batch in batches:
             images, labels, index = (part.to(self.device, non_blocking=True) for part in batch)
             yield images, labels, index
 
@@ -147,13 +158,24 @@ class AugmentedImages(Dataset[IndexedBatch]):
         return batch, torch.from_numpy(self.split.labels[index]), torch.from_numpy(index)
 
 
-def _quiet_worker(_: int) -> None:
+def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def train_loader(config: Config, split: Split, augment: Augment, device: torch.device) -> TrainLoader:
-    """Augmented batches of `split` on the device, as `config.data.loader` says."""
-    batches = KeyedBatches(len(split), config.trainer.batch_size, config.seed, config.trainer.steps_per_epoch)
+def train_loader(
+    config: Config, split: Split, augment: Augment, device: torch.device, rank: int = 0, world: int = 1
+) -> TrainLoader:
+    """Augmented batches of `split` on the device, as `config.data.loader` says; of each, the part of `rank`.
+
+    Raises:
+        UserError: a batch cannot be shared out evenly.
+    """
+    trainer = config.trainer
+    batches = KeyedBatches(len(split), trainer.batch_size, config.seed, trainer.steps_per_epoch, rank, world)
+    if world > 1 and batches.batch_size % (2 * world):
+        raise UserError(
+            f"trainer.batch_size={batches.batch_size}: must be a multiple of {2 * world} for {world} devices"
+        )
     on_batches, on_images = (augment, None) if isinstance(augment, BatchAugment) else (None, augment)
     source: Iterable[IndexedBatch]
     if config.data.loader == "resident":

@@ -1,5 +1,6 @@
 """The figures of a run, drawn from the files in its folder and nothing else, so that any run can be drawn again."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,9 @@ def draw_all(folder: Path) -> list[Path]:
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:
     path = folder / record.FIGURES / f"{name}.png"
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})  # the same files give the same picture
+    with warnings.catch_warnings():  # a class name in letters that matplotlib's font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})  # the same files give the same picture
     return path
 
 

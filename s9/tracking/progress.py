@@ -20,7 +20,7 @@ class Progress:
         self.epochs = epochs
         self.bar: tqdm[Any] | None = None
         self.shows_bars = sys.stderr.isatty()
-        self.spent_s = 0.0
+        self.spent_s, self.seen = 0.0, 0
         self.refreshed = time.monotonic()
 
     def step(
@@ -43,13 +43,13 @@ class Progress:
             self.bar.close()
             self.bar = None
         epoch = int(record["epoch"])
-        self.spent_s += record["time/epoch_s"]
+        self.spent_s, self.seen = self.spent_s + record["time/epoch_s"], self.seen + 1
         line = f"epoch {epoch}/{self.epochs}: "
         line += f"train loss {record['train/loss']:.4f}, {100 * record['train/accuracy']:.2f} %"
         if "val/accuracy" in record:
             correct = round(record["val/accuracy"] * val_size)
             line += f" | val loss {record['val/loss']:.4f}, {correct}/{val_size} ({100 * record['val/accuracy']:.2f} %)"
-        left = duration(self.spent_s / epoch * (self.epochs - epoch))
+        left = duration(self.spent_s / self.seen * (self.epochs - epoch))
         log.info("%s | lr %.4g | %.1f s, %s left", line, record["lr"], record["time/epoch_s"], left)
 
 

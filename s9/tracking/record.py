@@ -1,21 +1,29 @@
 """The files of a run's folder: their names, how they are written, how they are read again.
 
-config.yaml, metrics.jsonl (a flushed line an epoch), summary.json, samples.npz, predictions.npz, weights/, figures/,
-train.log. They are the truth; W&B mirrors them.
+config.yaml, metrics.jsonl (a flushed line an epoch), times.jsonl, summary.json, samples.npz, predictions.npz, weights/,
+figures/, train.log. They are the truth; W&B mirrors them. Times are in files of their own: all else is the same, byte
+for byte, when a run is repeated or resumed on the same machine.
 """
 
+import io
 import json
+import os
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from s9.config import Config, register_schemas, to_config
 from s9.data.image_set import Rows
 from s9.errors import UserError
+from s9.files import write_whole
 
-CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
+CONFIG, METRICS, TIMES, SUMMARY = "config.yaml", "metrics.jsonl", "times.jsonl", "summary.json"
 SAMPLES, PREDICTIONS = "samples.npz", "predictions.npz"
 FINAL, BEST = "weights/final.safetensors", "weights/best.safetensors"
 FIGURES = "figures"
@@ -24,7 +32,7 @@ SHOWN_MISTAKES = 40  # images kept for the misclassified grid
 
 def write_config(folder: Path, config: Config) -> None:
     """The whole configuration with every value in place; `read_config` gives it back."""
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+    write_whole(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True).encode())
 
 
 def as_dict(config: Config) -> dict[str, Any]:
@@ -47,7 +55,12 @@ def read_config(folder: Path) -> Config:
             f"run={folder}: there is no {CONFIG} in it; give the folder of a run, as outputs/<date>/<time>-<suffix>"
         )
     register_schemas()
-    stored = OmegaConf.load(path)
+    try:
+        stored = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(stored, DictConfig) or not stored:
+        raise UserError(f"{path}: is not the configuration of a run")
     name = OmegaConf.select(stored, "data.name")
     repo = ConfigStore.instance().repo
     schema = (
@@ -55,37 +68,59 @@ def read_config(folder: Path) -> Config:
         if f"{name}_schema.yaml" in repo["data"]
         else {}
     )
-    merged = OmegaConf.merge(repo["schema.yaml"].node, schema, stored)
+    try:
+        merged = OmegaConf.merge(repo["schema.yaml"].node, schema, stored)
+    except OmegaConfBaseException as error:  # a key that this version does not know, a value of another type
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     return to_config(OmegaConf.create(merged))
 
 
-def add_metrics(folder: Path, record: dict[str, float]) -> None:
-    """Appends one epoch's line; on disk when this returns."""
-    with (folder / METRICS).open("a") as file:
+def add_line(folder: Path, name: str, record: dict[str, float]) -> None:
+    """Appends one epoch's line to metrics.jsonl or times.jsonl; on disk when this returns."""
+    with (folder / name).open("a") as file:
         file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_lines(folder: Path, name: str, records: list[dict[str, float]]) -> None:
+    """Replaces metrics.jsonl or times.jsonl: a run that was killed may have written more than its checkpoint has."""
+    write_whole(folder / name, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The epochs' lines. A last one that a crash has cut off is left out; resuming writes it again.
+
+    Raises:
+        UserError: another line is damaged.
+    """
     path = folder / METRICS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text(errors="replace") if path.exists() else ""
+    try:
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Raises UserError where the run has not finished."""
+    """Raises UserError where the run has not finished, or the file is damaged."""
     path = folder / SUMMARY
     if not path.is_file():
         raise UserError(f"run={folder}: there is no {SUMMARY} in it; the run has not finished")
-    summary: dict[str, Any] = json.loads(path.read_text())
+    try:
+        summary: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
     return summary
 
 
 def write_samples(folder: Path, original: np.ndarray, augmented: np.ndarray, names: list[str]) -> None:
     """original: uint8 (N, H, W, 3); augmented: uint8 (N, K, H, W, 3), each image in K epochs; names: (N,)."""
-    np.savez_compressed(folder / SAMPLES, original=original, augmented=augmented, names=np.array(names))
+    _write_arrays(folder / SAMPLES, original=original, augmented=augmented, names=np.array(names))
 
 
 def write_predictions(
@@ -99,7 +134,7 @@ def write_predictions(
     preds = probs.argmax(1)
     wrong = np.flatnonzero(preds != labels)
     worst = wrong[np.argsort(-probs[wrong, preds[wrong]], kind="stable")][:SHOWN_MISTAKES]
-    np.savez_compressed(
+    _write_arrays(
         folder / PREDICTIONS,
         probs=probs,
         labels=labels,
@@ -109,6 +144,16 @@ def write_predictions(
     )
 
 
+def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # takes the arrays for allow_pickle
+    write_whole(path, buffer.getbuffer())
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    """Raises UserError where the file is missing, damaged or holds pickles."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None

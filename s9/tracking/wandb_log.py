@@ -34,6 +34,7 @@ class WandbLog:
         folder: Path,
         name: str,
         group: str,
+        run_id: str,
         settings: dict[str, Any],
         beside: ThreadPoolExecutor,
     ):
@@ -41,12 +42,16 @@ class WandbLog:
         self.mode = pick_mode(config.mode)
         self.beside = beside
         if self.mode != "disabled":
-            beside.submit(self._start, config, folder, name, config.group or group, settings)
+            beside.submit(self._start, config, folder, name, config.group or group, run_id, settings)
 
-    def _start(self, config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any]) -> None:
+    def _start(
+        self, config: WandbConfig, folder: Path, name: str, group: str, run_id: str, settings: dict[str, Any]
+    ) -> None:
         for mode in dict.fromkeys((self.mode, "offline")):
             try:
-                self.run = _start_run(config, folder, name, group, settings, mode)
+                # W&B keeps the id of a run that failed to start, and would refuse it.
+                own_id = run_id if mode == self.mode else f"{run_id}-offline"
+                self.run = _start_run(config, folder, name, group, own_id, settings, mode)
                 self.mode = mode
                 break
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
@@ -75,7 +80,7 @@ class WandbLog:
 
     def _log_epoch(self, record: dict[str, float]) -> None:
         with self._guarded("an epoch"):
-            self.run.log(record)
+            self.run.log(record, step=int(record["epoch"]))  # so that an epoch repeated by a resumed run stays one
 
     def log_model(self, facts: ModelFacts, augmentation: Path) -> None:
         """The layer table with its totals, and the grid of augmented images, once that is drawn in the same thread."""
@@ -112,9 +117,12 @@ class WandbLog:
                 for key, value in summary.get(split, {}).items():
                     self.run.summary[f"{split}/final_{key}" if split == "val" else f"{split}/{key}"] = value
 
-    def finish(self, exit_code: int) -> None:
-        """Waits until W&B has taken everything, or has given up."""
-        self.beside.submit(self._finish, exit_code).result()
+    def finish(self, exit_code: int, wait_s: float | None = None) -> None:
+        """Waits until W&B has taken everything or has given up, or for `wait_s` seconds."""
+        try:
+            self.beside.submit(self._finish, exit_code).result(wait_s)
+        except TimeoutError:
+            log.warning("W&B has not taken everything within %.0f s; its folder has the rest", wait_s)
 
     def _finish(self, exit_code: int) -> None:
         with self._guarded("the end of the run"):
@@ -143,7 +151,9 @@ def has_key() -> bool:
         return False
 
 
-def _start_run(config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any], mode: str) -> Any:
+def _start_run(
+    config: WandbConfig, folder: Path, name: str, group: str, run_id: str, settings: dict[str, Any], mode: str
+) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else python's exit waits for W&B's reports about itself
     import wandb
 
@@ -153,6 +163,8 @@ def _start_run(config: WandbConfig, folder: Path, name: str, group: str, setting
         mode="online" if mode == "online" else "offline",
         project=config.project,
         entity=config.entity,
+        id=run_id,
+        resume="allow",
         name=name,
         group=group,
         tags=config.tags,

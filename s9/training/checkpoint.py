@@ -1,51 +1,181 @@
-"""Weights on disk: safetensors files that hold numbers only, written whole or not at all."""
+"""Checkpoints of a run: all that its next step depends on, written so that a crash at any instant leaves a whole one.
 
-import os
+<run>/checkpoints/step-00001234.pt holds tensors, numbers and strings only and is read with weights_only=True; beside it
+lies its sha256, in the form that `sha256sum -c` reads. The last two are kept.
+"""
+
+import hashlib
+import io
+import logging
+import random
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from s9.errors import UserError
+from s9.files import write_whole
+
+log = logging.getLogger("s9")
+
+FOLDER = "checkpoints"
+KEPT = 2
+FORMAT = 1  # raised when the content changes so that older ones cannot be read
 
 
-def plain_module(model: nn.Module) -> nn.Module:
-    """The network itself, without what averaging or compilation wrapped around it."""
-    if isinstance(model, AveragedModel):
-        model = model.module
-    return getattr(model, "_orig_mod", model)
+@dataclass(frozen=True)
+class Position:
+    """How far training is, with the sums of the epoch that is under way.
+
+    epoch: the one being trained, from 1. batch: batches of it that are done. step: optimizer steps so far.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the model's weights and batch statistics; a reader sees the old file or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    state = {name: value.detach().cpu().contiguous() for name, value in plain_module(model).state_dict().items()}
-    save_file(state, part)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+class Checkpoints:
+    """Saves and restores `parts` (model, optimizer, scheduler, averaged weights), the random streams and the position.
+
+    Args:
+        config: the run's configuration as plain values; a checkpoint of another one is refused.
+        save_every: seconds after which one is due.
+    """
+
+    def __init__(self, run: Path, parts: dict[str, Any], config: dict[str, Any], save_every: float):
+        self.folder, self.parts, self.config, self.save_every = run / FOLDER, parts, config, save_every
+        self.last: Path | None = None
+        self.tried = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.tried >= self.save_every
+
+    def save(self, position: Position, extra: dict[str, Any]) -> bool:
+        """Writes a checkpoint; where that fails, says so, keeps the ones before and returns False.
+
+        Args:
+            extra: plain values that come back with it.
+        """
+        content = {
+            "format": FORMAT,
+            "config": self.config,
+            "position": asdict(position),
+            "extra": extra,
+            "random": random_state(),
+            **{name: part.state_dict() for name, part in self.parts.items()},
+        }
+        self.tried = time.monotonic()
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        path = self.folder / f"step-{position.step:08d}.pt"
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        try:
+            self.folder.mkdir(exist_ok=True)
+            # The sum first: a checkpoint is one only with its sum, and a sum without its checkpoint harms nobody.
+            write_whole(path.with_suffix(".sha256"), f"{digest}  {path.name}\n".encode())
+            write_whole(path, buffer.getbuffer())
+        except OSError as error:
+            kept = f"{self.last} is the last" if self.last else "there is none yet"
+            log.warning("checkpoint %s cannot be written (%s); %s; training goes on", path, error.strerror, kept)
+            path.with_suffix(".sha256").unlink(missing_ok=True)
+            return False
+        self.last = path
+        keep = [p for p in found(self.folder) if p <= path][:KEPT]  # a newer one was found damaged
+        for other in self.folder.glob("*step-*"):  # a process that was killed leaves .part files and lone sums too
+            if other.with_suffix(".pt") not in keep:
+                other.unlink(missing_ok=True)
+        return True
+
+    def restore(self, only: str | None = None) -> tuple[Position, dict[str, Any]] | None:
+        """Fills the parts from the newest whole checkpoint; (position, extra), or None where there is none.
+
+        Args:
+            only: the path of the one to take; by default the newest.
+
+        Raises:
+            UserError: the checkpoint is of another configuration, network or version.
+        """
+        for path in [Path(only)] if only else found(self.folder):
+            try:
+                content = read(path)
+            except ValueError as error:
+                log.warning("checkpoint %s is damaged (%s); the one before is used, if there is one", path, error)
+                continue
+            if content["format"] != FORMAT:
+                raise UserError(f"{path}: written by another version of s9 (format {content['format']}, not {FORMAT})")
+            refuse_another_config(path, content["config"], self.config)
+            for name, part in self.parts.items():
+                try:
+                    part.load_state_dict(content[name])
+                except (KeyError, RuntimeError, ValueError) as error:
+                    why = " ".join(str(error).split())[:200]
+                    raise UserError(f"{path}: of another version of s9; its {name} does not fit ({why})") from None
+            set_random_state(content["random"])
+            self.last = path
+            return Position(**content["position"]), content["extra"]
+        return None
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fills the model from `path`.
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint whose sha256 is right.
 
     Raises:
-        UserError: the file is missing, damaged, or of another network.
+        ValueError: says what is wrong with the file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
-    wanted = plain_module(model).state_dict()
-    for name in sorted(wanted.keys() | state.keys()):
-        if name not in state or name not in wanted or state[name].shape != wanted[name].shape:
-            have = tuple(state[name].shape) if name in state else "missing"
-            want = tuple(wanted[name].shape) if name in wanted else "nothing"
-            raise UserError(f"{path}: of another network; {name} is {have}, wanted {want}")
-    plain_module(model).load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
+        data, said = path.read_bytes(), path.with_suffix(".sha256").read_text().split()
+    except OSError as error:
+        raise ValueError(f"{Path(error.filename).name}: {error.strerror}") from None
+    if not said or hashlib.sha256(data).hexdigest() != said[0]:
+        raise ValueError("its sha256 is another one")
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # of a file that is none of ours torch.load may raise anything
+        raise ValueError(f"not a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not {"format", "config", "position", "extra", "random"} <= content.keys():
+        raise ValueError("not a checkpoint of s9")
+    return content
+
+
+def refuse_another_config(path: Path, stored: Any, wanted: Any, key: str = "") -> None:
+    """Raises UserError that names the first value in which two configurations differ."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for name in sorted(stored.keys() | wanted.keys(), key=str):
+            at = f"{key}.{name}" if key else str(name)
+            refuse_another_config(path, stored.get(name, "missing"), wanted.get(name, "missing"), at)
+    elif stored != wanted:
+        raise UserError(f"{path}: of another run; {key} was {stored}, and is {wanted} now")
+
+
+def random_state() -> dict[str, Any]:
+    """The states of every global stream; none of python's and numpy's is drawn from while training, libraries might."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

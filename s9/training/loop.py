@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -14,17 +15,34 @@ from s9.config import Config, TrainerConfig
 from s9.data.image_set import ImageSet
 from s9.data.loaders import TrainLoader, to_device
 from s9.data.mix import Mixed, mix
+from s9.training.checkpoint import Position
 from s9.training.evaluation import autocast, predict, score
+from s9.training.ranks import Ranks
 
 CHECK_EVERY = 20  # steps between looks at the loss on a CPU; elsewhere each look would wait for the device
 
 ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
+
+TRAIN_KEYS = ("train/loss", "train/accuracy")
 
 EpochRecord = dict[str, float]
 
 
 class NonFiniteLossError(Exception):
     """The loss or the weights became infinite or NaN. Its text names epoch, step and learning rate."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where training is, and of an epoch that has just ended its record and its times.
+
+    times: seconds; `time/step_s` is what forward, backward and optimizer took of `time/train_s` (on a GPU: to launch
+    them). Apart from the record, since a run that is repeated or resumed gives the same records in other times.
+    """
+
+    position: Position
+    record: EpochRecord | None = None
+    times: EpochRecord = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -53,32 +71,43 @@ def fit(
     device: torch.device,
     precision: torch.dtype,
     watcher: Watcher,
-) -> Iterator[EpochRecord]:
-    """Trains and yields a record after each epoch; val is scored with the averaged weights where they are kept.
+    start: Position | None = None,
+    due: Callable[[], bool] = lambda: False,
+    ranks: Ranks | None = None,
+) -> Iterator[Reached]:
+    """Trains from `start` on. Yields after each epoch, with its record, and after each step at which `due()` says so.
 
-    `time/step_s` is what forward, backward and optimizer took of `time/train_s` (on a GPU: to launch them). Sums stay
-    on the device until the epoch ends.
+    Among several `ranks` all yield at the same steps, and rank 0 alone scores val.
+
+    What is yielded is all that is needed to go on from there, together with the states of model, ema, optimizer,
+    scheduler and the random streams. val is scored with the averaged weights where they are kept. Sums stay on the
+    device until something is yielded.
 
     Raises:
-        NonFiniteLossError: the loss is infinite or NaN, or the weights are after an epoch.
+        NonFiniteLossError: the loss is infinite or NaN, or the weights are where something would be yielded.
     """
-    trainer = config.trainer
-    step = 0
-    forward = compiled(model, device) if trainer.compile else model
+    trainer, ranks = config.trainer, ranks or Ranks()
+    position = start or Position()
+    step = position.step
+    forward = ranks.wrapped(model)
+    forward = compiled(forward, device) if trainer.compile else forward
     check_every = CHECK_EVERY if device.type == "cpu" else len(loader)
-    for epoch in range(1, trainer.epochs + 1):
-        started = time.perf_counter()
-        step_s = 0.0
+    while position.epoch <= trainer.epochs:
+        epoch = position.epoch
+        started, step_s = time.perf_counter(), 0.0
         model.train()
-        loader.start_epoch(epoch)
+        loader.start_epoch(epoch, position.batch)
         losses: list[torch.Tensor] = []
-        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-        images_seen = 0
+        begun = (position.loss_sum, position.correct) if ranks.rank == 0 else (0.0, 0.0)
+        # In double precision such sums are exact, so that they do not depend on where a run was cut or shared out.
+        sums = torch.tensor(begun, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        images_seen = position.images
         lr = float(scheduler.get_last_lr()[0])
-        for batch, (raw, labels) in enumerate(loader, start=1):
+        for batch, (raw, labels) in enumerate(loader, start=position.batch + 1):
             lr = float(scheduler.get_last_lr()[0])
             images = to_device(raw, device, data.mean, data.std)
             mixed = mix(config.aug.mix, images, labels, (config.seed, epoch, batch))
+            torch.manual_seed(step_key(config.seed, step, ranks.rank))
             step_started = time.perf_counter()
             loss, logits = train_step(forward, optimizer, mixed, trainer, device, precision)
             step_s += time.perf_counter() - step_started
@@ -87,29 +116,40 @@ def fit(
                 ema.update_parameters(model)
             step += 1
             losses.append(loss)
-            images_seen += len(labels)
-            loss_sum += loss * len(labels)
-            correct += (logits.argmax(1) == labels).sum()
-            watcher.step(epoch, batch, len(loader), images_seen, loss_sum, correct)
+            images_seen += len(labels) * ranks.world
+            sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
+            watcher.step(epoch, batch, len(loader), images_seen // ranks.world, sums[0], sums[1])
             if batch % check_every == 0 or batch == len(loader):
-                stop_if_not_finite(losses[-check_every:], epoch, step, lr)
-        if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
-            raise NonFiniteLossError(f"weights are not finite after epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
+                stop_if_not_finite(ranks.sum(torch.stack(losses[-check_every:])), epoch, step, lr)
+            if batch < len(loader) and ranks.any(due()):
+                stop_if_not_finite(ranks.sum(torch.stack(losses[-check_every:])), epoch, step, lr)
+                stop_if_weights_not_finite(model, epoch, step, lr)
+                yield Reached(Position(epoch, batch, step, images_seen, *ranks.sum(sums).tolist()))
+                model.train()
+        stop_if_weights_not_finite(model, epoch, step, lr)
         record = {
             "epoch": epoch,
             "step": step,
             "lr": lr,
-            "train/loss": loss_sum.item() / images_seen,
-            "train/accuracy": correct.item() / images_seen,
+            **{key: total / images_seen for key, total in zip(TRAIN_KEYS, ranks.sum(sums).tolist(), strict=True)},
         }
         trained = time.perf_counter()
-        if len(data.val):
+        if len(data.val) and ranks.rank == 0:
             scores = score(predict(ema or model, data.val, data, device, precision), data.val)
             record |= {"val/loss": scores["loss"], "val/accuracy": scores["accuracy"]}
-        record["time/step_s"] = step_s
-        record["time/train_s"] = trained - started
-        record["time/epoch_s"] = time.perf_counter() - started
-        yield record
+        times = {
+            "time/step_s": step_s,
+            "time/train_s": trained - started,
+            "time/epoch_s": time.perf_counter() - started,
+        }
+        position = Position(epoch + 1, 0, step)
+        yield Reached(position, record, times)
+
+
+def stop_if_weights_not_finite(model: nn.Module, epoch: int, step: int, lr: float) -> None:
+    """Raises NonFiniteLossError where a weight or a batch statistic is infinite or NaN."""
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise NonFiniteLossError(f"weights are not finite in epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
 
 
 def train_step(
@@ -149,13 +189,18 @@ def mixed_loss(logits: torch.Tensor, mixed: Mixed, label_smoothing: float) -> to
     return mixed.share * loss + (1 - mixed.share) * other
 
 
-def stop_if_not_finite(losses: list[torch.Tensor], epoch: int, step: int, lr: float) -> None:
+def step_key(seed: int, step: int, rank: int) -> int:
+    """What dropout draws in a step is a function of (seed, step, rank), as all randomness here; not of a stream."""
+    return (seed * 1_000_003 + step) * 4096 + rank
+
+
+def stop_if_not_finite(losses: torch.Tensor, epoch: int, step: int, lr: float) -> None:
     """Looks at these losses, of the last steps, in one wait and names the first bad step.
 
     Raises:
         NonFiniteLossError: one of them is infinite or NaN.
     """
-    recent = torch.stack(losses).tolist()
+    recent = losses.tolist()
     for back, value in enumerate(recent):
         if not math.isfinite(value):
             at = step - len(recent) + back + 1

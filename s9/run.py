@@ -1,0 +1,313 @@
+"""One run from its configuration to its figures: data -> model -> optimizer -> loop -> record -> test -> figures.
+
+Everything heavy is imported inside, so that --help and a mistake are answered at once.
+"""
+
+import logging
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s9 import failure
+from s9.config import Config
+from s9.errors import UserError
+from s9.interrupt import Interrupted, Interrupts
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Module
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+    from torch.optim.swa_utils import AveragedModel
+
+    from s9.data.augment import Augment
+    from s9.data.image_set import ImageSet
+    from s9.data.loaders import TrainLoader
+    from s9.models.analysis import ModelFacts
+    from s9.models.s9net import S9Net
+    from s9.tracking.status import Status
+    from s9.training.checkpoint import Checkpoints
+    from s9.training.ranks import Ranks
+
+log = logging.getLogger("s9")
+
+SAMPLES_SHOWN = 10  # images in the augmentation grid
+
+
+def train(
+    config: Config,
+    folder: Path,
+    group: str | None = None,
+    command: str = "",
+    interrupts: Interrupts | None = None,
+    resumed: bool = False,
+) -> dict[str, Any]:
+    """Trains what `config` says and leaves the run in `folder`; returns its summary. status.json says how it goes.
+
+    Args:
+        resumed: go on from the newest whole checkpoint in `folder`, or from the start where there is none.
+
+    Raises:
+        UserError: the machine or the data cannot do what was asked; raised before the first step.
+        NonFiniteLossError: the loss became infinite or NaN.
+        Interrupted: a signal came; everything up to it is saved.
+    """
+    from s9 import runtime
+    from s9.tracking import record
+    from s9.tracking.status import Status, claim
+    from s9.training.ranks import joined
+
+    interrupts = interrupts or Interrupts()
+    tree = runtime.git_state()
+    with interrupts.noted():
+        lock = claim(folder)
+        record.write_config(folder, config)  # before anything that takes time: without it nothing can be gone on with
+        status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
+    try:
+        interrupts.stop_if_received()
+        device = runtime.pick_device(config.trainer.device)
+        with joined(config.trainer.devices, device, follow, config, folder) as ranks:
+            summary = fit_and_test(config, folder, status, interrupts, resumed, ranks)
+    except Interrupted as stop:
+        status.set("interrupted", reason=str(stop))
+        raise
+    except Exception as error:
+        if interrupts.received is not None:  # what fails once a signal has come fails because of it
+            status.set("interrupted", reason=str(Interrupted(interrupts.received)))
+            raise Interrupted(interrupts.received) from error
+        if resumed or not isinstance(error, UserError):  # a new run that is refused leaves nothing
+            failure.write_traceback(folder)
+        status.set("failed", reason=failure.in_one_line(error, config), log=failure.TRACEBACK)
+        raise
+    finally:
+        lock.release()
+    return summary
+
+
+@dataclass
+class Prepared:
+    """All that trains: what each rank makes for itself from the configuration."""
+
+    data: "ImageSet"
+    augment: "Augment"
+    loader: "TrainLoader"
+    model: "S9Net"
+    optimizer: "Optimizer"
+    scheduler: "LambdaLR"
+    averaged: "AveragedModel | None"
+    device: "torch.device"
+    precision: "torch.dtype"
+    checkpoints: "Checkpoints"
+
+    @property
+    def tested(self) -> "Module":
+        """What val and test see, and what is saved."""
+        from s9.training.weights import plain_module
+
+        return plain_module(self.averaged or self.model)
+
+
+def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
+    """Data, model, optimizer and schedule; nothing is written.
+
+    Raises:
+        UserError: the machine or the data cannot do what was asked.
+    """
+    from s9 import runtime
+    from s9.data import sources
+    from s9.data.augment import build_augment
+    from s9.data.loaders import train_loader
+    from s9.models.precision import guard_bfloat16
+    from s9.models.s9net import build_model
+    from s9.tracking import record
+    from s9.training import loop, optim
+    from s9.training.checkpoint import Checkpoints
+
+    precision = runtime.pick_precision(config.trainer.precision, ranks.device)
+    runtime.seed_everything(config.seed)
+    runtime.keep_freed_memory()
+    data = sources.load(config.data, config.seed)
+    augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
+    loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
+    model = build_model(config.model, data)
+    guard_bfloat16(model, data.image_size, ranks.device, precision)
+    model.to(ranks.device)
+    optimizer = optim.build_optimizer(config.optimizer, model)
+    scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
+    averaged = loop.averaged(model, config.trainer.ema_decay)
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
+    checkpoints = Checkpoints(folder, parts, record.as_dict(config), config.trainer.save_every)
+    made = (data, augment, loader, model, optimizer, scheduler, averaged)
+    return Prepared(*made, ranks.device, precision, checkpoints)
+
+
+def follow_torchrun(config: Config) -> None:
+    """Trains as one of torchrun's processes that are not rank 0."""
+    from s9 import runtime
+    from s9.training.ranks import joined
+
+    with joined(1, runtime.pick_device(config.trainer.device), follow) as ranks:
+        follow(ranks, config, Path())
+
+
+def follow(ranks: "Ranks", config: Config, folder: Path) -> None:
+    """What a rank other than 0 does: the same steps on its part of each batch; it writes nothing."""
+    from s9.training import loop
+
+    logging.getLogger("s9").setLevel(logging.ERROR)  # rank 0 has said it
+    p = prepare(config, folder, ranks)
+    newest = ranks.same(None)
+    restored = p.checkpoints.restore(only=newest) if newest else None
+    start = restored[0] if restored else None
+    made = (p.model, p.averaged, p.optimizer, p.scheduler, p.loader, p.data, config, p.device, p.precision)
+    for _ in loop.fit(*made, Nobody(), start=start, ranks=ranks):
+        if ranks.any(False):  # rank 0 has been told to stop
+            return
+
+
+class Nobody:
+    """Watches no step."""
+
+    def step(self, *_: object) -> None:
+        pass
+
+
+def fit_and_test(
+    config: Config, folder: Path, status: "Status", interrupts: Interrupts, resumed: bool, ranks: "Ranks"
+) -> dict[str, Any]:
+    """The run itself: data -> model -> optimizer -> loop -> record -> test -> figures."""
+    import numpy as np
+
+    from s9 import runtime
+    from s9.data.augment import sample_grid
+    from s9.models.analysis import model_facts
+    from s9.tracking import record
+    from s9.tracking.progress import Progress
+    from s9.tracking.wandb_log import WandbLog
+    from s9.training import loop
+    from s9.training.evaluation import score_with_flip
+    from s9.training.history import History
+    from s9.training.weights import save_weights
+
+    machine = runtime.describe_machine(ranks.device)  # now: the commit may be another when the run ends
+    p = prepare(config, folder, ranks)
+    data, checkpoints = p.data, p.checkpoints
+
+    shown = data.examples(SAMPLES_SHOWN)
+    grid = sample_grid(np.asarray(shown.images), p.augment)
+    record.write_samples(folder, np.asarray(shown.images), grid, data.names_of(shown.labels))
+    facts = model_facts(config.model, len(data.class_names), data.image_size)
+
+    restored = checkpoints.restore() if resumed else None
+    ranks.same(str(checkpoints.last) if restored else None)
+    position, history = (restored[0], History(**restored[1])) if restored else (None, History())
+    record.write_lines(folder, record.METRICS, history.records)
+    record.write_lines(folder, record.TIMES, history.times)
+
+    sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
+    log.info(f"{config.run_name} on {data.variant}: {sizes}")
+    log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
+    beside = ThreadPoolExecutor(max_workers=1)  # W&B and the figures: training does not wait for them
+    kept = status.content
+    mirror = WandbLog(
+        config.wandb,
+        folder,
+        config.run_name,
+        kept["group"] or config.model.name,
+        kept["wandb_id"],
+        record.as_dict(config),
+        beside,
+    )
+    devices = f"{p.device}" if ranks.world == 1 else f"{ranks.world} x {p.device.type}"
+    log.info(f"{devices}, {str(p.precision).removeprefix('torch.')}, W&B {mirror.mode}, {folder}")
+    if resumed:
+        log.info(f"goes on from {checkpoints.last or 'the start: there is no whole checkpoint'}")
+    ends: dict[str, Any] = {"exit_code": 1}
+    try:
+        beside.submit(draw_figures, folder)
+        mirror.log_model(facts, folder / record.FIGURES / "augmentation.png")
+        progress = Progress(config.trainer.epochs)
+        with interrupts.noted():
+            made = (p.model, p.averaged, p.optimizer, p.scheduler, p.loader, data, config, p.device, p.precision)
+            due = lambda: interrupts.received is not None or checkpoints.due()  # noqa: E731
+            for reached in loop.fit(*made, progress, start=position, due=due, ranks=ranks):
+                if reached.record:
+                    if history.add(reached.record, reached.times):
+                        failure.survive("the best weights", save_weights, p.tested, folder / record.BEST)
+                    failure.survive("an epoch's line", record.add_line, folder, record.METRICS, reached.record)
+                    failure.survive("an epoch's times", record.add_line, folder, record.TIMES, history.times[-1])
+                checkpoints.save(reached.position, history.as_dict())
+                if reached.record:
+                    mirror.log_epoch(reached.record | reached.times)
+                    progress.epoch_end(reached.record | reached.times, len(data.val))
+                if ranks.any(interrupts.received is not None):
+                    interrupts.stop_if_received()
+        interrupts.stop_if_received()  # one that came since the last look
+        save_weights(p.tested, folder / record.FINAL)
+
+        summary = describe_run(config, data.variant, facts, kept["command"], history.best)
+        summary["machine"] = machine
+        if len(data.val):
+            summary["val"], _ = score_with_flip(p.tested, data.val, data, p.device, p.precision)
+        summary["test"], probs = score_with_flip(p.tested, data.test, data, p.device, p.precision)
+        record.write_lines(folder, record.METRICS, history.records)
+        record.write_predictions(folder, probs.numpy(), data.test.labels, data.test.images, data.class_names)
+        record.write_summary(folder, summary)
+        drawn = beside.submit(draw_figures, folder).result()
+        mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), drawn)
+        ends = {"exit_code": 0}
+    except loop.NonFiniteLossError as error:
+        raise loop.NonFiniteLossError(f"{error}; the last good checkpoint is {checkpoints.last or 'none'}") from None
+    except Interrupted as stop:
+        ends = {"exit_code": 128 + stop.number, "wait_s": interrupts.seconds_left()}
+        raise
+    finally:
+        mirror.finish(**ends)
+        beside.shutdown(wait="wait_s" not in ends)
+    status.set("done", minutes=round(history.seconds / 60, 2))
+    say_where(summary, folder, history.seconds)
+    return summary
+
+
+def draw_figures(folder: Path) -> list[Path]:
+    """Draws what the run's files have so far; no run is lost for want of a picture."""
+    from s9.tracking.figures import draw_all  # in the thread beside: matplotlib takes half a second to import
+
+    try:
+        return draw_all(folder)
+    except Exception as error:
+        log.warning(
+            f"figures cannot be drawn ({failure.in_one_line(error, None)}); later: python -m s9.report run={folder}"
+        )
+        return []
+
+
+def describe_run(
+    config: Config, variant: str, facts: "ModelFacts", command: str, best: dict[str, float]
+) -> dict[str, Any]:
+    """The part of summary.json that says what was trained."""
+    return {
+        "name": config.run_name,
+        "command": command,
+        "data": variant,
+        "seed": config.seed,
+        "epochs": config.trainer.epochs,
+        "parameters": facts.parameters,
+        "receptive_field": facts.receptive_field,
+        "multiplies": facts.multiplies,
+        "best": {k: best[k] for k in ("epoch", "val/accuracy") if k in best},
+    }
+
+
+def say_where(summary: dict[str, Any], folder: Path, seconds: float) -> None:
+    """The last lines on the screen: the numbers, and where everything lies."""
+    for split in ("val", "test"):
+        if split in summary:
+            of = summary[split]
+            accuracy = f"{of['correct']}/{of['total']} correct ({100 * of['accuracy']:.2f} %)"
+            flip = f"with flip averaging {100 * of['accuracy_flip']:.2f} %"
+            log.info(f"{split}: average loss {of['loss']:.4f}, {accuracy}, {flip}")
+    log.info(f"{seconds / 60:.2f} min, everything is in {folder}")
+    log.info(f"score it again: python -m s9.evaluate run={folder}")
