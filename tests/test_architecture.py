@@ -1,6 +1,7 @@
 """The rules of the house, read from the sources: who imports whom, what stands where, how long a file is."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ FILES = sorted(S9.rglob("*.py"))
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 ROOMS = ("data", "models", "training", "tracking", "sweeps", "benchmarks")
-SHARED = ("errors", "components", "config", "runtime")  # what rooms and doors alike may use
+SHARED = ("errors", "files", "interrupt", "components", "config", "runtime")  # what rooms and doors alike may use
 DOORS = {file.stem for file in S9.glob("*.py")} - {"__init__", *SHARED}
 MAY_IMPORT = {  # of s9, beside itself
     "data": {*SHARED},
@@ -130,6 +131,13 @@ def test_the_main_door_opens_without_anything_heavy() -> None:
     code = f"import sys, s9.train; print(sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"\(tests/(test_\w+\.py)\) `(\w+)`", (ROOT / "README.md").read_text())
+    tests = {file: (ROOT / "tests" / file).read_text() for file, _ in named}
+    assert len(named) > 30
+    assert [(file, name) for file, name in named if f"def test_{name}(" not in tests[file]] == []
 
 
 def test_the_top_level_of_the_repository_holds_nothing_else() -> None:

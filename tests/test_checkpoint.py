@@ -1,212 +1,317 @@
-"""Weights on disk: the same bits again, the old file or the new one, and one plain line for any other file."""
+"""Checkpoints: every part comes back to the last bit, and a damaged or a foreign file is never used."""
 
+import hashlib
+import logging
 import os
+import random
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
+import torch.nn.functional as F
 
+from s9.command_line import compose_config
 from s9.config import ModelConfig
 from s9.errors import UserError
 from s9.models.s9net import S9Net
-from s9.training.checkpoint import load_weights, plain_module, save_weights
+from s9.training import checkpoint
+from s9.training.checkpoint import Checkpoints, Position, found
 from s9.training.loop import averaged
+from s9.training.optim import build_optimizer, build_scheduler
+
+CONFIG: dict[str, Any] = {"seed": 0, "model": {"name": "small", "blocks": {"C1": {"conv1": {"channels": 8}}}}}
+DRAWS: dict[str, Callable[[], object]] = {
+    "python": random.random,
+    "numpy": lambda: np.random.standard_normal(3).tolist(),
+    "torch": lambda: torch.randn(3).tolist(),
+}
 
 
-def network(seed: int = 0, channels: int = 8) -> S9Net:
-    """A small network whose batch statistics are no longer those of the start."""
-    blocks: Any = {"C1": {"conv1": {"channels": channels}, "conv2": {"channels": 6, "separable": True, "stride": 2}}}
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def make_parts(optimizer: str = "sgd", seed: int = 0, channels: int = 8) -> dict[str, Any]:
+    """A small network with all that trains it, as a run has them."""
+    config = compose_config(["data=digits", f"optimizer={optimizer}"])
+    blocks: Any = {
+        "C1": {"conv1": {"channels": channels}, "conv2": {"channels": 6, "separable": True, "stride": 2}},
+    }
     torch.manual_seed(seed)
     model = S9Net(ModelConfig("small", 0.0, "relu", whiten=False, head=True, blocks=blocks), 10)
-    model.train()(torch.randn(4, 3, 32, 32))
-    return model
+    trains = build_optimizer(config.optimizer, model)
+    scheduler = build_scheduler(config.scheduler, trains, 20)
+    return {"model": model, "optimizer": trains, "scheduler": scheduler, "ema": averaged(model, 0.9)}
 
 
-def same(first: nn.Module, second: nn.Module) -> bool:
-    ours, theirs = first.state_dict(), second.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+def steps(parts: dict[str, Any], *seeds: int) -> None:
+    """A step for each seed, which gives its images."""
+    for seed in seeds:
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        parts["optimizer"].zero_grad()
+        F.cross_entropy(parts["model"].train()(images), torch.arange(4)).backward()
+        parts["optimizer"].step()
+        parts["scheduler"].step()
+        parts["ema"].update_parameters(parts["model"])
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+def checkpoints(run: Path, parts: dict[str, Any] | None = None, config: dict[str, Any] = CONFIG) -> Checkpoints:
+    return Checkpoints(run, parts or make_parts(), config, save_every=60)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "weights" / "final.safetensors"
+def saved(tmp_path: Path) -> Path:
+    """A run with checkpoints of steps 1 and 2; `extra` says which."""
+    kept = checkpoints(tmp_path)
+    for step in (1, 2):
+        assert kept.save(Position(step=step), {"of": step})
+    return tmp_path
 
 
-@pytest.fixture
-def saved(path: Path) -> Path:
-    save_weights(network(), path)
-    return path
+def restored_step(run: Path) -> int | None:
+    restored = checkpoints(run).restore()
+    return restored[0].step if restored else None
 
 
-def test_weights_come_back_to_the_last_bit(saved: Path) -> None:
-    other = network(seed=1)
-    load_weights(other, saved)
-    assert same(other, network())
+def newest(run: Path) -> Path:
+    return found(run / checkpoint.FOLDER)[0]
 
 
-def test_loaded_weights_give_the_same_logits(saved: Path) -> None:
-    images = torch.randn(3, 3, 32, 32)
-    other = network(seed=1)
-    load_weights(other, saved)
-    assert torch.equal(other.eval()(images), network().eval()(images))
+def truncate(path: Path, _: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_byte(path: Path, _: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path, _: Path) -> None:
+    path.write_bytes(b"")
+
+
+def lose_the_sum(path: Path, _: Path) -> None:
+    path.with_suffix(".sha256").unlink()
+
+
+def empty_the_sum(path: Path, _: Path) -> None:
+    path.with_suffix(".sha256").write_text("")
+
+
+def replace_by_a_payload(path: Path, made: Path) -> None:
+    torch.save({"format": 1, "config": Payload(made)}, path)
+    sign(path)
+
+
+def replace_by_another_file(path: Path, _: Path) -> None:
+    torch.save({"weights": torch.ones(3)}, path)
+    sign(path)
+
+
+def sign(path: Path) -> None:
+    path.with_suffix(".sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
+
+
+DAMAGES = [
+    *(truncate, flip_a_byte, empty, lose_the_sum, empty_the_sum, replace_by_a_payload, replace_by_another_file),
+]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adamw"])
+def test_every_part_comes_back_to_the_last_bit(tmp_path: Path, optimizer: str) -> None:
+    first, second = make_parts(optimizer), make_parts(optimizer, seed=1)
+    steps(first, 1, 2, 3)
+    checkpoints(tmp_path, first).save(Position(), {})
+    checkpoints(tmp_path, second).restore()
+    assert [name for name in first if not same(first[name].state_dict(), second[name].state_dict())] == []
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adamw"])
+def test_training_goes_on_as_if_it_had_not_been_cut(tmp_path: Path, optimizer: str) -> None:
+    first, second = make_parts(optimizer), make_parts(optimizer, seed=1)
+    steps(first, 1, 2, 3)
+    checkpoints(tmp_path, first).save(Position(), {})
+    checkpoints(tmp_path, second).restore()
+    for parts in (first, second):
+        steps(parts, 4, 5)
+    assert [name for name in first if not same(first[name].state_dict(), second[name].state_dict())] == []
 
 
 def test_loaded_filters_stay_channels_last(saved: Path) -> None:
-    other = network(seed=1)
-    load_weights(other, saved)
-    filters = [p for p in other.parameters() if p.ndim == 4]
+    parts = make_parts(seed=1)
+    checkpoints(saved, parts).restore()
+    filters = [p for p in parts["model"].parameters() if p.ndim == 4]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
 
 
-def test_averaged_weights_come_back_to_the_last_bit(path: Path) -> None:
-    model = network()
-    ema = averaged(model, 0.5)
-    assert ema is not None
-    ema.update_parameters(model)
-    ema.update_parameters(network(seed=2))
-    save_weights(ema, path)
-    other = network(seed=1)
-    load_weights(other, path)
-    assert same(other, ema.module)
+@pytest.mark.parametrize("stream", DRAWS)
+def test_a_random_stream_goes_on_where_it_was(tmp_path: Path, stream: str) -> None:
+    np.random.standard_normal()  # leaves a second number in the stream's memory
+    kept = checkpoints(tmp_path)
+    kept.save(Position(), {})
+    drawn = DRAWS[stream]()
+    kept.restore()
+    assert DRAWS[stream]() == drawn
 
 
-def test_weights_of_a_network_can_be_loaded_into_an_average(saved: Path) -> None:
-    ema = averaged(network(seed=1), 0.5)
-    assert ema is not None
-    load_weights(ema, saved)
-    assert same(ema.module, network())
+def test_position_and_extra_come_back(tmp_path: Path) -> None:
+    position, extra = Position(2, 3, 15, 96, 1 / 3, 41.0), {"records": [{"epoch": 1, "lr": 0.1 + 0.2}], "best": {}}
+    checkpoints(tmp_path).save(position, extra)
+    assert checkpoints(tmp_path).restore() == (position, extra)
 
 
-def test_the_file_names_tensors_as_the_plain_network_does(path: Path) -> None:
-    ema = averaged(network(), 0.5)
-    assert ema is not None
-    save_weights(ema, path)
-    with safe_open(path, framework="pt") as file:
-        assert set(file.keys()) == set(network().state_dict())
+def test_saving_changes_nothing_that_trains(tmp_path: Path) -> None:
+    parts, untouched = make_parts(), make_parts()
+    checkpoints(tmp_path, parts).save(Position(), {})
+    for some in (parts, untouched):
+        steps(some, 1)
+    assert same(parts["model"].state_dict(), untouched["model"].state_dict())
 
 
-def test_the_plain_module_of_a_network_is_itself() -> None:
-    model = network()
-    assert plain_module(model) is model
+def test_the_last_two_are_kept(saved: Path) -> None:
+    checkpoints(saved).save(Position(step=3), {})
+    names = sorted(p.name for p in (saved / checkpoint.FOLDER).iterdir())
+    assert names == [f"step-0000000{step}.{kind}" for step in (2, 3) for kind in ("pt", "sha256")]
 
 
-def test_saving_leaves_nothing_else_in_the_folder(saved: Path) -> None:
-    assert list(saved.parent.iterdir()) == [saved]
+def test_sha256sum_reads_the_sums(saved: Path) -> None:
+    sums = [p.name for p in sorted((saved / checkpoint.FOLDER).glob("*.sha256"))]
+    done = subprocess.run(
+        ["sha256sum", "-c", *sums], cwd=saved / checkpoint.FOLDER, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split("\n")[:-1] == ["step-00000001.pt: OK", "step-00000002.pt: OK"]
 
 
-def test_saving_again_replaces_the_file(saved: Path) -> None:
-    save_weights(network(seed=1), saved)
-    other = network()
-    load_weights(other, saved)
-    assert same(other, network(seed=1))
+def test_a_checkpoint_holds_no_pickled_objects(saved: Path) -> None:
+    assert torch.load(newest(saved), weights_only=True)["position"]["step"] == 2
 
 
-def test_saving_does_not_change_the_network(path: Path) -> None:
-    model = network()
-    save_weights(model, path)
-    assert same(model, network())
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path).restore() is None
 
 
-def test_a_full_disk_leaves_the_old_file(saved: Path) -> None:
-    resource = pytest.importorskip("resource")  # not on Windows
-    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # no file of this process may grow beyond 1,000 bytes
-        with pytest.raises((SafetensorError, OSError), match=r"(?i)too large"):
-            save_weights(network(seed=1), saved)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    kept = network(seed=2)
-    load_weights(kept, saved)
-    assert same(kept, network())
+def test_the_newest_is_used(saved: Path) -> None:
+    assert restored_step(saved) == 2
 
 
-def test_a_save_interrupted_before_the_rename_leaves_the_old_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        save_weights(network(seed=1), saved)
-    kept = network(seed=2)
-    load_weights(kept, saved)
-    assert same(kept, network())
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_instead_of_a_damaged_one_the_one_before_is_used(saved: Path, damage: Callable[[Path, Path], None]) -> None:
+    damage(newest(saved), saved / "made")
+    assert restored_step(saved) == 1
 
 
-def test_a_save_after_an_interrupted_one_works(saved: Path) -> None:
-    saved.with_name(f"{saved.name}.part").write_bytes(b"the half of a file")
-    save_weights(network(seed=1), saved)
-    kept = network(seed=2)
-    load_weights(kept, saved)
-    assert same(kept, network(seed=1))
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_named(
+    saved: Path, damage: Callable[[Path, Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(newest(saved), saved / "made")
+    with caplog.at_level(logging.WARNING, "s9"):
+        restored_step(saved)
+    assert [str(newest(saved)) in line for line in caplog.messages] == [True]
 
 
-def refusal(model: nn.Module, path: Path) -> str:
-    """What load_weights says of the file, which must be one line that begins with its path."""
-    with pytest.raises(UserError) as caught:
-        load_weights(model, path)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: ")
-    assert "\n" not in said
-    return said.removeprefix(f"{path}: ")
+def test_a_payload_does_not_run(saved: Path) -> None:
+    replace_by_a_payload(newest(saved), saved / "made")
+    restored_step(saved)
+    assert not (saved / "made").exists()
 
 
-def test_a_missing_file_is_named(path: Path) -> None:
-    assert refusal(network(), path) == "there is no such file"
+def test_a_payload_would_run_without_weights_only(saved: Path) -> None:
+    replace_by_a_payload(newest(saved), saved / "made")
+    torch.load(newest(saved), weights_only=False)
+    assert (saved / "made").exists()
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert refusal(network(), tmp_path) == "there is no such file"
+def test_where_all_are_damaged_there_is_nothing_to_go_on_from(saved: Path) -> None:
+    for path in found(saved / checkpoint.FOLDER):
+        flip_a_byte(path, saved)
+    assert restored_step(saved) is None
 
 
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999], ids=lambda part: f"{100 * part:g} % of it")
-def test_a_truncated_file_is_refused(saved: Path, part: float) -> None:
-    content = saved.read_bytes()
-    saved.write_bytes(content[: int(part * len(content))])
-    assert refusal(network(), saved).startswith("cannot be read as safetensors (")
+def test_a_damaged_one_does_not_push_a_whole_one_out(saved: Path) -> None:
+    flip_a_byte(newest(saved), saved)
+    kept = checkpoints(saved)
+    kept.restore()
+    kept.save(Position(step=2), {})  # over the damaged one
+    flip_a_byte(newest(saved), saved)
+    assert restored_step(saved) == 1
 
 
-def test_a_file_without_its_last_byte_is_refused(saved: Path) -> None:
-    saved.write_bytes(saved.read_bytes()[:-1])
-    assert refusal(network(), saved).startswith("cannot be read as safetensors (")
+def test_one_that_was_damaged_is_not_counted_among_the_two(saved: Path) -> None:
+    checkpoints(saved).save(Position(step=9), {})
+    flip_a_byte(newest(saved), saved)
+    kept = checkpoints(saved)
+    kept.restore()  # step 2
+    kept.save(Position(step=3), {})
+    assert [p.stem for p in found(saved / checkpoint.FOLDER)] == ["step-00000003", "step-00000002"]
+
+
+def test_what_a_killed_process_left_is_cleared(saved: Path) -> None:
+    folder = saved / checkpoint.FOLDER
+    for name in (
+        ".step-00000002.pt.part",
+        ".step-00000002.sha256.part",
+        "step-00000001.sha256",
+        "step-00000007.sha256",
+    ):
+        (folder / name).write_bytes(b"half")
+    checkpoints(saved).save(Position(step=3), {})
+    assert len(list(folder.iterdir())) == 4
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"accuracy: 0.9\nnot weights at all\n", b"{}", b"\n" * 5000, bytes(5000), "näm\n".encode("latin-1") * 300],
-    ids=["text", "json", "empty lines", "zeros", "latin-1"],
+    ("other", "said"),
+    [
+        ({"seed": 1}, "seed was 0, and is 1 now"),
+        ({"model": {"name": "small", "blocks": {"C1": {"conv1": {"channels": 9}}}}}, "model.blocks.C1.conv1.channels"),
+        ({"more": 1}, "more was missing"),
+    ],
 )
-def test_a_file_that_is_no_safetensors_is_refused(saved: Path, content: bytes) -> None:
-    saved.write_bytes(content)
-    assert refusal(network(), saved).startswith("cannot be read as safetensors (")
+def test_of_another_configuration_the_key_is_named(saved: Path, other: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        checkpoints(saved, config=CONFIG | other).restore()
+    assert "\n" not in str(raised.value)
 
 
-def test_a_pickle_of_torch_is_refused(saved: Path) -> None:
-    torch.save(network().state_dict(), saved)
-    assert refusal(network(), saved).startswith("cannot be read as safetensors (")
+def test_of_another_network_one_line_says_so(saved: Path) -> None:
+    with pytest.raises(UserError, match="of another") as raised:
+        checkpoints(saved, make_parts(channels=16)).restore()
+    assert "\n" not in str(raised.value)
 
 
-def test_weights_of_another_width_are_refused_with_the_first_tensor_that_differs(saved: Path) -> None:
-    said = refusal(network(channels=9), saved)
-    assert said == "of another network; layers.C1_conv1.conv.weight is (8, 3, 3, 3), wanted (9, 3, 3, 3)"
+def test_another_format_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    with pytest.raises(UserError, match="another version"):
+        restored_step(saved)
 
 
-def test_weights_that_lack_a_tensor_are_refused_with_its_name(saved: Path) -> None:
-    larger = network()
-    larger.extra = nn.Linear(2, 3)
-    assert refusal(larger, saved) == "of another network; extra.bias is missing, wanted (3,)"
-
-
-def test_weights_with_a_tensor_too_many_are_refused_with_its_name(saved: Path) -> None:
-    smaller = network()
-    smaller.head = nn.Identity()
-    assert refusal(smaller, saved) == "of another network; head.bias is (10,), wanted nothing"
-
-
-def test_a_refused_file_leaves_the_network_as_it_was(saved: Path) -> None:
-    model = network(seed=1, channels=9)
-    refusal(model, saved)
-    assert same(model, network(seed=1, channels=9))
+def test_where_it_cannot_be_written_the_ones_before_stay(saved: Path) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        assert not checkpoints(saved).save(Position(step=3), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(list((saved / checkpoint.FOLDER).iterdir())) == 4 and restored_step(saved) == 2

@@ -68,7 +68,8 @@ class Run:
         total = len(self.loader) * self.config.trainer.epochs
         scheduler = build_scheduler(self.config.scheduler, self.optimizer, total)
         data, config, loader, shown = self.data, self.config, self.loader, watcher or Seen()
-        return fit(self.model, self.ema, self.optimizer, scheduler, loader, data, config, CPU, precision, shown)
+        reached = fit(self.model, self.ema, self.optimizer, scheduler, loader, data, config, CPU, precision, shown)
+        return (at.record | at.times for at in reached if at.record)
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -227,7 +228,7 @@ def test_a_bad_loss_is_told_in_one_line_with_a_way_on() -> None:
 @pytest.mark.parametrize("val_size", [0, 150])
 def test_weights_that_the_last_step_of_an_epoch_made_bad_do_not_become_a_record(val_size: int) -> None:
     run = prepare("trainer.epochs=1", "trainer.steps_per_epoch=5", f"data.val_size={val_size}")
-    with pytest.raises(NonFiniteLossError, match="weights are not finite after epoch 1, step 5, lr "):
+    with pytest.raises(NonFiniteLossError, match="weights are not finite in epoch 1, step 5, lr "):
         list(run.fit(Poison(model=run.model, after=5)))
 
 

@@ -21,7 +21,7 @@ from s9.command_line import compose_config
 from s9.data import folder, loaders, sources
 from s9.models import s9net
 from s9.tracking import figures
-from s9.train import train
+from s9.run import train
 from s9.training import checkpoint, evaluation, loop
 
 def anonymous():  # memory of its own, in MB; pages of a mapped file are the kernel's, who takes them back at need

@@ -147,5 +147,7 @@ def test_the_processor_is_named_with_its_cores() -> None:
 
 def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    runtime.git_state.cache_clear()
     described = runtime.describe_machine(CPU)
+    runtime.git_state.cache_clear()
     assert (described["commit"], described["dirty"]) == (None, None)

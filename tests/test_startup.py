@@ -16,7 +16,7 @@ import json, sys
 from pathlib import Path
 from s9.command_line import compose_config
 from s9.data import sources
-from s9.train import train
+from s9.run import train
 
 load, seen = sources.load, {}
 

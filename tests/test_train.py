@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from s9.command_line import compose_config
 from s9.config import Config
 from s9.errors import UserError
+from s9.run import train
 from s9.tracking import figures, record
-from s9.train import train
 
 QUICK = ("trainer.epochs=2", "trainer.batch_size=64", "optimizer=muon")
 
@@ -28,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = compose_config(
         ["data=digits", "model=strided", "aug=full", *QUICK, "trainer.epochs=4", "wandb=offline", "wandb.tags=[a,b]"]
     )
-    train(config, folder, overrides="data=digits")
+    train(config, folder, command="python -m s9.train data=digits")
     return folder
 
 
@@ -39,8 +39,9 @@ def test_a_run_learns_the_digits(digits: Callable[..., Config], tmp_path: Path) 
 
 def test_a_run_leaves_every_file(finished: Path) -> None:
     names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file() and "wandb" not in p.parts}
-    assert names == {
-        *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
+    assert {name for name in names if not name.startswith("checkpoints/")} == {
+        *("config.yaml", "metrics.jsonl", "times.jsonl", "summary.json", "samples.npz", "predictions.npz"),
+        *("status.json", ".lock"),
         *("weights/final.safetensors", "weights/best.safetensors"),
         *(f"figures/{name}.png" for name in ("augmentation", "curves", "misclassified", "confusion")),
     }
@@ -49,8 +50,13 @@ def test_a_run_leaves_every_file(finished: Path) -> None:
 def test_the_metrics_have_a_line_an_epoch(finished: Path) -> None:
     metrics = record.read_metrics(finished)
     assert [m["epoch"] for m in metrics] == [1, 2, 3, 4]
-    wanted = {"step", "lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "time/epoch_s", "time/train_s"}
-    assert all(wanted <= m.keys() for m in metrics)
+    wanted = {"epoch", "step", "lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy"}
+    assert all(m.keys() == wanted for m in metrics)
+
+
+def test_the_times_are_in_a_file_of_their_own(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / record.TIMES).read_text().splitlines()]
+    assert [set(line) for line in lines] == [{"epoch", "time/step_s", "time/train_s", "time/epoch_s"}] * 4
 
 
 def test_the_summary_agrees_with_the_predictions(finished: Path) -> None:
@@ -61,7 +67,7 @@ def test_the_summary_agrees_with_the_predictions(finished: Path) -> None:
 def test_the_summary_says_what_a_number_needs_to_be_believed(finished: Path) -> None:
     summary = record.read_summary(finished)
     assert summary["data"] == "digits (scikit-learn)"
-    assert {"command", "seed", "epochs", "parameters", "receptive_field", "minutes", "machine"} <= summary.keys()
+    assert {"command", "seed", "epochs", "parameters", "receptive_field", "machine"} <= summary.keys()
     assert torch.__version__.startswith(summary["machine"]["versions"]["torch"])
 
 

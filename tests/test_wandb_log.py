@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import secrets
 import socket
 import struct
 import subprocess
@@ -21,9 +22,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from s9.config import Config
 from s9.models.analysis import model_facts
+from s9.run import train
 from s9.tracking import record
 from s9.tracking.wandb_log import WandbLog, has_key, pick_mode
-from s9.train import train
 from tests.conftest import ROOT
 
 Logs = Callable[..., WandbLog]
@@ -39,7 +40,7 @@ def beside() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def wandb_log(digits: Callable[..., Config], tmp_path: Path, beside: ThreadPoolExecutor) -> Logs:
     def make(*overrides: str, folder: Path = tmp_path) -> WandbLog:
-        return WandbLog(digits(*overrides).wandb, folder, "name", "group", {}, beside)
+        return WandbLog(digits(*overrides).wandb, folder, "name", "group", secrets.token_hex(4), {}, beside)
 
     return make
 

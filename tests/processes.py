@@ -1,0 +1,160 @@
+"""Runs as processes of their own, which can be killed. They come from one that has imported everything: quick to start.
+
+Each has its own process group and writes its screen to a file. `command` is the shell's way, which takes seconds more.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from s9.tracking.status import read_status
+
+# Of others only: s9 itself is imported by each process, from where the test imports it.
+PRELOADED = ["albumentations", "filelock", "hydra", "matplotlib.pyplot", "sklearn.datasets", "torch._dynamo", "wandb"]
+QUICK = (
+    *("data=digits", "model=strided", "aug=basic", "wandb=disabled", "trainer.device=cpu"),
+    *("trainer.epochs=2", "trainer.steps_per_epoch=6", "trainer.batch_size=32", "trainer.save_every=0"),
+)
+WORKERS = ("data.loader=workers", "data.workers=2", "aug.backend=albumentations")
+SAME = (
+    *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
+    *("weights/final.safetensors", "weights/best.safetensors"),
+)
+PATIENCE_S = 100  # on a machine that does much else beside
+
+_processes = multiprocessing.get_context("forkserver")
+
+
+@dataclass
+class Started:
+    """A run that is under way, and what it has said so far."""
+
+    process: BaseProcess
+    output: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text() if self.output.exists() else ""
+
+    def wait(self, seconds: float = PATIENCE_S) -> int:
+        """The exit code; below zero: the signal."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"did not end within {seconds:g} s: {self.text}")
+        return self.process.exitcode
+
+    def when(self, holds: Callable[[], object]) -> None:
+        """Returns as soon as something holds."""
+        until(holds, lambda: self.process.exitcode is not None, lambda: self.text)
+
+    def signal_group(self, number: int) -> None:
+        os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, as `kill -9 -<pid>`; returns when it is gone."""
+        self.signal_group(signal.SIGKILL)
+        self.process.join()
+
+
+def start(cwd: Path, *arguments: str) -> Started:
+    """`python -m s9.train` with these arguments in the folder `cwd`, in the background."""
+    _processes.set_forkserver_preload(PRELOADED)
+    output = cwd / f"screen-{time.monotonic_ns()}.txt"
+    process = _processes.Process(target=_door, args=(arguments, cwd, output, dict(os.environ)))
+    process.start()
+    until(output.exists, lambda: process.exitcode is not None, lambda: "")  # from then on it has its own group
+    return Started(process, output)
+
+
+def run(cwd: Path, *arguments: str) -> Started:
+    """The same, and waits for its end."""
+    started = start(cwd, *arguments)
+    started.wait()
+    return started
+
+
+def finish(cwd: Path, *arguments: str) -> None:
+    """The same, and it must end well."""
+    done = run(cwd, *arguments)
+    assert done.process.exitcode == 0, done.text
+
+
+def command(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A new python, as from a shell, in a process group of its own."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "s9.train", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(holds: Callable[[], object], ended: Callable[[], bool], said: Callable[[], str]) -> None:
+    """Looks every millisecond, so that what follows comes at the instant that is meant."""
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        if ended() and not holds():
+            raise AssertionError(f"ended before it came so far: {said()}")
+        if time.monotonic() > end:
+            raise AssertionError(f"did not come so far within {PATIENCE_S} s: {said()}")
+        time.sleep(0.001)
+
+
+def group_is_empty(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def reached_step(folder: Path, step: int) -> Callable[[], bool]:
+    """Whether the run has a checkpoint of this step or a later one."""
+    return lambda: any(int(p.stem[5:]) >= step for p in folder.glob("checkpoints/step-*.pt"))
+
+
+def state(folder: Path) -> str:
+    return str(read_status(folder).get("state", "none"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The bytes of each file that a resumed run must have as if it had not been cut."""
+    return {name: (folder / name).read_bytes() for name in SAME if (folder / name).exists()}
+
+
+def differing(folder: Path, wanted: dict[str, bytes]) -> list[str]:
+    """Names of files that are missing, or whose bytes are others."""
+    have = content(folder)
+    return [name for name in SAME if have.get(name) != wanted.get(name) or name not in have]
+
+
+def _door(arguments: tuple[str, ...], cwd: Path, output: Path, environment: dict[str, str]) -> None:
+    """What `python -m s9.train` does, in a process that is there already."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    screen = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(screen, stream)
+    sys.argv = ["train.py", *arguments]
+    from s9 import command_line, train
+
+    command_line.open_door(train.main)

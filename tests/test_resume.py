@@ -1,0 +1,315 @@
+"""resume=: a run that was killed at any instant ends as if it had not been; what cannot be gone on with is refused."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s9 import resume
+from s9.command_line import compose_config
+from s9.errors import UserError
+from s9.tracking import record
+from s9.tracking.status import Status, claim, read_status
+from tests.processes import (
+    QUICK,
+    WORKERS,
+    Started,
+    command,
+    content,
+    differing,
+    finish,
+    reached_step,
+    run,
+    start,
+    state,
+)
+
+Files = dict[str, bytes]
+IN_RUN = "hydra.run.dir=run"
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "sgd": ("trainer.ema_decay=0.9", "model.dropout=0.1"),
+    "muon": ("optimizer=muon",),
+    "adamw": ("optimizer=adamw",),
+    "cutmix": ("aug=strong",),
+    "workers": WORKERS,
+}
+INSTANTS: dict[str, Callable[[Path], Callable[[], bool]]] = {
+    "before the first checkpoint": lambda folder: (folder / "status.json").exists,
+    "in the first epoch": lambda folder: reached_step(folder, 2),
+    "between the epochs": lambda folder: lambda: bool(record.read_metrics(folder)),
+    "in the last epoch": lambda folder: reached_step(folder, 9),
+    "before the summary": lambda folder: (folder / record.FINAL).exists,
+}
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a run with these settings that was never killed."""
+    made: dict[str, Path] = {}
+
+    def folder(setting: str) -> Path:
+        if setting not in made:
+            cwd = tmp_path_factory.mktemp(f"uncut-{setting}")
+            finish(cwd, *QUICK, *SETTINGS[setting], IN_RUN)
+            made[setting] = cwd / "run"
+        return made[setting]
+
+    return folder
+
+
+def kill_at(cwd: Path, instant: Callable[[Path], Callable[[], bool]], *arguments: str) -> Path:
+    """A run that got SIGKILL at this instant, with its whole group; returns its folder."""
+    started = start(cwd, *QUICK, *arguments, IN_RUN)
+    started.when(instant(cwd / "run"))
+    started.kill()
+    assert not (cwd / "run" / record.SUMMARY).exists(), "the run was quicker than the test"
+    return cwd / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(
+    tmp_path: Path, uncut: Callable[[str], Path], instant: str
+) -> None:
+    folder = kill_at(tmp_path, INSTANTS[instant], *SETTINGS["sgd"])
+    finish(tmp_path, "resume=run")
+    assert differing(folder, content(uncut("sgd"))) == []
+    assert state(folder) == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if name != "sgd"])
+def test_with_any_settings_it_ends_as_if_it_had_not_been_killed(
+    tmp_path: Path, uncut: Callable[[str], Path], setting: str
+) -> None:
+    folder = kill_at(tmp_path, INSTANTS["in the last epoch"], *SETTINGS[setting])
+    finish(tmp_path, "resume=run")
+    assert differing(folder, content(uncut(setting))) == []
+
+
+@pytest.mark.slow
+def test_a_half_line_of_the_killed_writer_is_made_whole(tmp_path: Path, uncut: Callable[[str], Path]) -> None:
+    folder = kill_at(tmp_path, INSTANTS["between the epochs"], *SETTINGS["sgd"])
+    with (folder / record.METRICS).open("a") as file:
+        file.write('{"epoch": 2, "ste')
+    finish(tmp_path, "resume=run")
+    assert differing(folder, content(uncut("sgd"))) == []
+
+
+@pytest.mark.slow
+def test_with_its_newest_checkpoint_damaged_it_ends_as_if_it_had_not_been_killed(
+    tmp_path: Path, uncut: Callable[[str], Path]
+) -> None:
+    folder = kill_at(tmp_path, INSTANTS["in the last epoch"], *SETTINGS["sgd"])
+    newest = max(folder.glob("checkpoints/step-*.pt"))
+    os.truncate(newest, newest.stat().st_size // 2)
+    resumed = run(tmp_path, "resume=run")
+    assert (resumed.process.exitcode, f"{newest.name} is damaged" in resumed.text) == (0, True)
+    assert differing(folder, content(uncut("sgd"))) == []
+
+
+@pytest.mark.slow
+def test_a_shell_resumes_what_a_shell_has_started(tmp_path: Path, uncut: Callable[[str], Path]) -> None:
+    first = command(tmp_path, *QUICK, *SETTINGS["sgd"], "resume=auto")
+    folders: list[Path] = []
+    while not folders or not reached_step(folders[0], 2)():
+        assert first.poll() is None, first.communicate()
+        folders = [p.parent for p in tmp_path.glob("outputs/*/*/config.yaml")]
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    second = command(tmp_path, *QUICK, *SETTINGS["sgd"], "resume=auto")
+    said = second.communicate(timeout=100)
+    assert second.returncode == 0, said
+    assert [p.parent for p in tmp_path.glob("outputs/*/*/config.yaml")] == folders
+    assert differing(folders[0], content(uncut("sgd"))) == []
+
+
+@pytest.mark.slow
+def test_killed_before_it_has_a_configuration_its_folder_can_be_used_again(
+    tmp_path: Path, uncut: Callable[[str], Path]
+) -> None:
+    started = start(tmp_path, *QUICK, *SETTINGS["sgd"], IN_RUN)
+    started.when((tmp_path / "run").exists)
+    started.kill()
+    assert not (tmp_path / "run" / record.CONFIG).exists()
+    finish(tmp_path, *QUICK, *SETTINGS["sgd"], IN_RUN)
+    assert differing(tmp_path / "run", content(uncut("sgd"))) == []
+
+
+@pytest.mark.slow
+def test_starts_and_the_command_of_the_first_one_are_kept(tmp_path: Path) -> None:
+    folder = kill_at(tmp_path, INSTANTS["in the first epoch"])
+    before = read_status(folder)
+    finish(tmp_path, "resume=run")
+    after = read_status(folder)
+    assert after["starts"] == 2
+    assert [key for key in ("command", "started", "wandb_id", "commit", "group") if before[key] != after[key]] == []
+
+
+@pytest.mark.slow
+def test_wandb_keeps_its_run_id(tmp_path: Path) -> None:
+    def logged_and_trained(folder: Path) -> Callable[[], bool]:
+        return lambda: bool([*folder.glob("wandb/offline-run-*/*.wandb")]) and reached_step(folder, 6)()
+
+    folder = kill_at(tmp_path, logged_and_trained, "wandb=offline")
+    finish(tmp_path, "resume=run")
+    ids = [p.name.rpartition("-")[2] for p in folder.glob("wandb/offline-run-*")]
+    assert ids == [read_status(folder)["wandb_id"]] * 2
+
+
+def last_lines(started: Started) -> tuple[int | None, list[str]]:
+    """The exit code and all that was said, without the lines of a run that goes well."""
+    return started.process.exitcode, [line for line in started.text.splitlines() if line.startswith("error")]
+
+
+def test_a_run_that_is_done_is_refused_in_one_line(uncut: Callable[[str], Path]) -> None:
+    folder = uncut("sgd")
+    refused = run(folder.parent, "resume=run")
+    wanted = "error: resume=run: this run is done; score it again with python -m s9.evaluate run=run\n"
+    assert (refused.process.exitcode, refused.text) == (2, wanted)
+
+
+def test_a_folder_that_holds_a_run_is_not_used_for_another(uncut: Callable[[str], Path]) -> None:
+    folder = uncut("sgd")
+    refused = run(folder.parent, *QUICK, "seed=1", IN_RUN)
+    assert last_lines(refused)[0] == 2
+    assert refused.text.startswith("error: run: holds a run already") and refused.text.count("\n") == 1
+
+
+def test_nothing_of_a_run_is_changed_by_another_that_is_refused(uncut: Callable[[str], Path]) -> None:
+    folder = uncut("sgd")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    run(folder.parent, *QUICK, "seed=1", IN_RUN)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
+def test_of_two_that_resume_at_once_one_is_refused_in_one_line(tmp_path: Path) -> None:
+    kill_at(tmp_path, INSTANTS["in the first epoch"])
+    both = [start(tmp_path, "resume=run") for _ in range(2)]
+    ends = {one.wait(): one.text for one in both}
+    assert sorted(ends) == [0, 2], ends
+    assert ends[2].startswith("error: ") and ends[2].count("\n") == 1
+    assert state(tmp_path / "run") == "done"
+
+
+@pytest.mark.slow
+def test_of_two_that_start_at_once_in_one_folder_one_is_refused_and_harms_nothing(
+    tmp_path: Path, uncut: Callable[[str], Path]
+) -> None:
+    both = [start(tmp_path, *QUICK, *SETTINGS["sgd"], IN_RUN) for _ in range(2)]
+    ends = {one.wait(): one.text for one in both}
+    assert sorted(ends) == [0, 2], ends
+    assert (state(tmp_path / "run"), differing(tmp_path / "run", content(uncut("sgd")))) == ("done", [])
+
+
+def unfinished(folder: Path, started: str, *overrides: str, state: str = "interrupted") -> Path:
+    """The folder of a run as far as resume= looks at it."""
+    folder.mkdir(parents=True)
+    record.write_config(folder, compose_config([*QUICK, *overrides]))
+    (folder / "status.json").write_text(json.dumps({"state": state, "started": started}))
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path("outputs")
+
+
+def test_auto_finds_the_run_that_was_started_last(outputs: Path) -> None:
+    unfinished(outputs / "day" / "b", "2026-01-01T00:00:00Z")
+    newest = unfinished(outputs / "day" / "a", "2026-01-02T00:00:00Z")
+    assert resume.find([*QUICK, "resume=auto"]) == newest
+
+
+def test_auto_finds_a_job_of_a_sweep(outputs: Path) -> None:
+    job = unfinished(outputs / "day" / "sweep" / "1", "2026-01-01T00:00:00Z", "seed=4")
+    assert resume.find([*QUICK, "seed=4", "resume=auto"]) == job
+
+
+@pytest.mark.parametrize("said", ["running", "failed", "interrupted"])
+def test_auto_goes_on_with_any_run_that_has_not_ended(outputs: Path, said: str) -> None:
+    folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z", state=said)
+    assert resume.find([*QUICK, "resume=auto"]) == folder
+
+
+def test_auto_leaves_out_what_is_done(outputs: Path) -> None:
+    unfinished(outputs / "a", "2026-01-01T00:00:00Z", state="done")
+    assert resume.find([*QUICK, "resume=auto"]) is None
+
+
+def test_auto_leaves_out_another_configuration(outputs: Path) -> None:
+    unfinished(outputs / "a", "2026-01-01T00:00:00Z", "seed=1")
+    assert resume.find([*QUICK, "resume=auto"]) is None
+
+
+def test_auto_leaves_out_what_another_process_trains(outputs: Path) -> None:
+    older = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
+    newer = unfinished(outputs / "b", "2026-01-02T00:00:00Z")
+    lock = claim(newer)
+    try:
+        assert resume.find([*QUICK, "resume=auto"]) == older
+    finally:
+        lock.release()
+
+
+def test_auto_leaves_out_a_configuration_that_cannot_be_read(outputs: Path) -> None:
+    folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
+    (folder / record.CONFIG).write_text("optimizer: {_target_: os.system}\n")
+    assert resume.find([*QUICK, "resume=auto"]) is None
+
+
+@pytest.mark.parametrize("half", ["", "seed: [1,\n", "- 1\n"])
+def test_auto_leaves_out_a_damaged_configuration(outputs: Path, half: str) -> None:
+    (unfinished(outputs / "a", "2026-01-01T00:00:00Z") / record.CONFIG).write_text(half)
+    assert resume.find([*QUICK, "resume=auto"]) is None
+
+
+def test_auto_where_there_are_no_runs_starts_a_new_one(outputs: Path) -> None:
+    assert resume.find([*QUICK, "resume=auto"]) is None
+
+
+def test_auto_with_a_wrong_value_says_so(outputs: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.dropout=2"):
+        resume.find([*QUICK, "model.dropout=2", "resume=auto"])
+
+
+def test_auto_is_not_for_a_sweep(outputs: Path) -> None:
+    with pytest.raises(UserError, match="not with a sweep"):
+        resume.find(["-m", "seed=0,1", "resume=auto"])
+
+
+def test_beside_a_folder_no_other_values_are_allowed(outputs: Path) -> None:
+    unfinished(outputs / "a", "2026-01-01T00:00:00Z")
+    with pytest.raises(UserError, match="its own configuration; leave out seed=1"):
+        resume.find(["resume=outputs/a", "seed=1"])
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_folder_that_is_no_runs_is_refused(outputs: Path, name: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=f"{name}: there is no config.yaml"):
+        resume.find([f"resume={name}"])
+    assert list(Path("empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("half", ["", "seed: [1,\n", "- 1\n"])
+def test_a_damaged_configuration_is_refused_in_one_line(outputs: Path, half: str) -> None:
+    (unfinished(outputs / "a", "2026-01-01T00:00:00Z") / record.CONFIG).write_text(half)
+    with pytest.raises(UserError):
+        resume.find(["resume=outputs/a"])
+
+
+def test_a_run_that_another_process_trains_is_refused(outputs: Path) -> None:
+    folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
+    lock = claim(folder)
+    Status(folder, {})
+    try:
+        with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()}\)"):
+            resume.find(["resume=outputs/a"])
+    finally:
+        lock.release()

@@ -1,0 +1,199 @@
+"""Runs that somebody else may have written: nothing of them is executed, and what does not fit is one line."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from s9 import evaluate, report
+from s9.errors import UserError
+from s9.tracking import figures, record
+from s9.training import checkpoint
+from tests.doors import HERE, RUN, SHORT, Done, checkpoints, error_line, run, status
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    done = run(folder, "train", *SHORT, HERE)
+    assert done.returncode == 0, done.stderr
+    return folder / RUN
+
+
+@pytest.fixture
+def received(trained: Path, tmp_path: Path) -> Path:
+    """A copy of a run that has all its epochs, yet says that it was interrupted."""
+    folder = tmp_path / RUN
+    shutil.copytree(trained, folder)
+    (folder / "status.json").write_text(json.dumps(status(folder) | {"state": "interrupted"}))
+    return folder
+
+
+def go_on(folder: Path) -> Done:
+    return run(folder.parent, "train", f"resume={folder.name}")
+
+
+def refused(door: Callable[[list[str]], None], folder: Path) -> str:
+    """What a door says of a run, in one line."""
+    with pytest.raises(UserError) as error:
+        door([f"run={folder}"])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Checkpoints and arrays
+
+
+class Payload:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def write_payload(run_folder: Path, marker: Path) -> Path:
+    """A checkpoint newer than the run's own, with a right sha256 and a payload."""
+    content = checkpoint.read(checkpoints(run_folder)[-1]) | {"extra": Payload(marker)}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path = run_folder / checkpoint.FOLDER / "step-00009999.pt"
+    path.write_bytes(buffer.getvalue())
+    path.with_suffix(".sha256").write_text(f"{hashlib.sha256(buffer.getvalue()).hexdigest()}  {path.name}\n")
+    return path
+
+
+def test_a_checkpoint_with_a_payload_is_refused_and_the_payload_does_not_run(received: Path, tmp_path: Path) -> None:
+    path = write_payload(received, tmp_path / "ran")
+    with pytest.raises(ValueError, match=r"^not a checkpoint: ") as error:
+        checkpoint.read(path)
+    assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "ran").exists()  # the payload does run where pickles are allowed
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_one_with_a_payload(received: Path, tmp_path: Path) -> None:
+    path = write_payload(received, tmp_path / "ran")
+    done = go_on(received)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{path.name} is damaged" in done.stdout and "goes on from run/checkpoints/step-00000002.pt" in done.stdout
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [record.SAMPLES, record.PREDICTIONS])
+def test_arrays_with_a_payload_do_not_run_it(received: Path, tmp_path: Path, name: str) -> None:
+    arrays = record.read_arrays(received / name)
+    first = next(iter(arrays))
+    loaded = {**arrays, first: np.array([Payload(tmp_path / "ran")], dtype=object)}
+    np.savez(received / name, **loaded)  # type: ignore[arg-type]
+    assert name in refused(report.main, received)
+    assert not (tmp_path / "ran").exists()
+
+
+# Configurations
+
+TARGETS = ["os.system", "subprocess.Popen", "torch.load", "torch.optim.os.system", "s9.training.loop.torch.load"]
+
+
+def rewrite(folder: Path, old: str, new: str) -> None:
+    path = folder / record.CONFIG
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_evaluate_refuses_a_stored_target_outside_the_allow_list(received: Path, target: str) -> None:
+    rewrite(received, "torch.optim.SGD", target)
+    assert refused(evaluate.main, received).startswith(f"optimizer._target_={target}: ")
+
+
+def test_resume_refuses_a_stored_target_outside_the_allow_list(received: Path) -> None:
+    rewrite(received, "torch.optim.SGD", "os.system")
+    assert error_line(go_on(received), 2).startswith("error: optimizer._target_=os.system: must begin with")
+
+
+def test_report_reads_no_configuration(received: Path) -> None:
+    rewrite(received, "torch.optim.SGD", "os.system")
+    report.main([f"run={received}"])
+
+
+@pytest.mark.parametrize(
+    "content", ["!!python/object/apply:os.system ['touch ran']", "data: [", "just text", "", "\x00", "- a\n- b"]
+)
+def test_a_stored_configuration_that_is_none_is_one_line(received: Path, content: str) -> None:
+    (received / record.CONFIG).write_text(content)
+    assert "config" in refused(evaluate.main, received)
+    assert not (received / "ran").exists()
+
+
+def test_a_last_line_of_the_metrics_that_was_cut_short_is_left_out(received: Path) -> None:
+    whole = record.read_metrics(received)
+    with (received / record.METRICS).open("a") as file:
+        file.write('{"epoch": 2, "tra')
+    assert record.read_metrics(received) == whole
+    report.main([f"run={received}"])
+
+
+def test_a_damaged_line_of_the_metrics_is_one_line(received: Path) -> None:
+    with (received / record.METRICS).open("a") as file:
+        file.write('{"epoch": 2, "tra\n{"epoch": 3}\n')
+    assert record.METRICS in refused(report.main, received)
+
+
+# Weights
+
+
+def test_weights_of_another_network_are_refused(received: Path) -> None:
+    state = load_file(received / record.FINAL)
+    save_file(
+        {name: value[..., :1].contiguous() for name, value in state.items() if value.ndim}, received / record.FINAL
+    )
+    assert "of another network" in refused(evaluate.main, received)
+
+
+def test_weights_that_are_a_pickle_are_refused_and_not_run(received: Path, tmp_path: Path) -> None:
+    torch.save({"extra": Payload(tmp_path / "ran")}, received / record.FINAL)
+    assert "cannot be read as safetensors" in refused(evaluate.main, received)
+    assert not (tmp_path / "ran").exists()
+
+
+# Names. Figures are PNG files and nothing here renders HTML; what could go wrong is matplotlib's own markup.
+
+NAMES = ["<script>alert(1)</script>", "<img src=x>", "$x^{$", "$\\frac$", "a $5 b $", "%s{0}\\n", "line\nline", "кошка"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_name_with_markup_is_drawn_as_text(trained: Path, tmp_path: Path, name: str) -> None:
+    for file in (record.METRICS, record.SUMMARY):
+        shutil.copy(trained / file, tmp_path / file)
+    for file, key in ((record.SAMPLES, "names"), (record.PREDICTIONS, "class_names")):
+        arrays = record.read_arrays(trained / file)
+        np.savez(tmp_path / file, **(arrays | {key: np.array([name] * len(arrays[key]))}))  # type: ignore[arg-type]
+    drawn = figures.draw_all(tmp_path)
+    assert len(drawn) == 4
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+
+
+@pytest.mark.slow
+def test_a_run_on_classes_and_files_with_markup_ends_well(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name, colour in (("<b>$x^{$ 猫", "red"), ("\"'\n;--", "green")):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for number in range(8):
+                Image.new("RGB", (8, 8), colour).save(tmp_path / "pets" / split / name / f"$<i>{number}$.png")
+    folder = ["data=folder", "data.root=pets", "data.val_size=4", "trainer.batch_size=4"]
+    done = run(tmp_path, "train", *SHORT, HERE, *folder)
+    assert (done.returncode, done.stderr) == (0, "")
