@@ -6,7 +6,6 @@ Everything heavy is imported inside, so that --help and a mistake are answered a
 import logging
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,12 @@ from s9.errors import UserError
 from s9.interrupt import Interrupted, Interrupts
 
 if TYPE_CHECKING:
-    import torch
-    from torch.nn import Module
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LambdaLR
-    from torch.optim.swa_utils import AveragedModel
-
-    from s9.data.augment import Augment
-    from s9.data.image_set import ImageSet
-    from s9.data.loaders import TrainLoader
     from s9.models.analysis import ModelFacts
-    from s9.models.s9net import S9Net
+    from s9.prepared import Prepared
     from s9.tracking.status import Status
-    from s9.training.checkpoint import Checkpoints
+    from s9.tracking.wandb_log import WandbLog
+    from s9.training.checkpoint import Position
+    from s9.training.history import History
     from s9.training.ranks import Ranks
 
 log = logging.getLogger("s9")
@@ -86,63 +78,6 @@ def train(
     return summary
 
 
-@dataclass
-class Prepared:
-    """All that trains: what each rank makes for itself from the configuration."""
-
-    data: "ImageSet"
-    augment: "Augment"
-    loader: "TrainLoader"
-    model: "S9Net"
-    optimizer: "Optimizer"
-    scheduler: "LambdaLR"
-    averaged: "AveragedModel | None"
-    device: "torch.device"
-    precision: "torch.dtype"
-    checkpoints: "Checkpoints"
-
-    @property
-    def tested(self) -> "Module":
-        """What val and test see, and what is saved."""
-        from s9.training.weights import plain_module
-
-        return plain_module(self.averaged or self.model)
-
-
-def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
-    """Data, model, optimizer and schedule; nothing is written.
-
-    Raises:
-        UserError: the machine or the data cannot do what was asked.
-    """
-    from s9 import runtime
-    from s9.data import sources
-    from s9.data.augment import build_augment
-    from s9.data.loaders import train_loader
-    from s9.models.precision import guard_bfloat16
-    from s9.models.s9net import build_model
-    from s9.tracking import record
-    from s9.training import loop, optim
-    from s9.training.checkpoint import Checkpoints
-
-    precision = runtime.pick_precision(config.trainer.precision, ranks.device)
-    runtime.seed_everything(config.seed)
-    runtime.keep_freed_memory()
-    data = sources.load(config.data, config.seed)
-    augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
-    loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
-    model = build_model(config.model, data)
-    guard_bfloat16(model, data.image_size, ranks.device, precision)
-    model.to(ranks.device)
-    optimizer = optim.build_optimizer(config.optimizer, model)
-    scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
-    averaged = loop.averaged(model, config.trainer.ema_decay)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
-    checkpoints = Checkpoints(folder, parts, record.as_dict(config), config.trainer.save_every)
-    made = (data, augment, loader, model, optimizer, scheduler, averaged)
-    return Prepared(*made, ranks.device, precision, checkpoints)
-
-
 def follow_torchrun(config: Config) -> None:
     """Trains as one of torchrun's processes that are not rank 0."""
     from s9 import runtime
@@ -154,15 +89,13 @@ def follow_torchrun(config: Config) -> None:
 
 def follow(ranks: "Ranks", config: Config, folder: Path) -> None:
     """What a rank other than 0 does: the same steps on its part of each batch; it writes nothing."""
-    from s9.training import loop
+    from s9.prepared import prepare
 
     logging.getLogger("s9").setLevel(logging.ERROR)  # rank 0 has said it
     p = prepare(config, folder, ranks)
     newest = ranks.same(None)
     restored = p.checkpoints.restore(only=newest) if newest else None
-    start = restored[0] if restored else None
-    made = (p.model, p.averaged, p.optimizer, p.scheduler, p.loader, p.data, config, p.device, p.precision)
-    for _ in loop.fit(*made, Nobody(), start=start, ranks=ranks):
+    for _ in p.fit(Nobody(), restored[0] if restored else None):
         if ranks.any(False):  # rank 0 has been told to stop
             return
 
@@ -178,88 +111,39 @@ def fit_and_test(
     config: Config, folder: Path, status: "Status", interrupts: Interrupts, resumed: bool, ranks: "Ranks"
 ) -> dict[str, Any]:
     """The run itself: data -> model -> optimizer -> loop -> record -> test -> figures."""
-    import numpy as np
-
     from s9 import runtime
-    from s9.data.augment import sample_grid
     from s9.models.analysis import model_facts
+    from s9.prepared import prepare
     from s9.tracking import record
-    from s9.tracking.progress import Progress
     from s9.tracking.wandb_log import WandbLog
-    from s9.training import loop
-    from s9.training.evaluation import score_with_flip
-    from s9.training.history import History
-    from s9.training.weights import save_weights
+    from s9.training.loop import NonFiniteLossError
 
     machine = runtime.describe_machine(ranks.device)  # now: the commit may be another when the run ends
     p = prepare(config, folder, ranks)
-    data, checkpoints = p.data, p.checkpoints
-
-    shown = data.examples(SAMPLES_SHOWN)
-    grid = sample_grid(np.asarray(shown.images), p.augment)
-    record.write_samples(folder, np.asarray(shown.images), grid, data.names_of(shown.labels))
-    facts = model_facts(config.model, len(data.class_names), data.image_size)
-
-    restored = checkpoints.restore() if resumed else None
-    ranks.same(str(checkpoints.last) if restored else None)
-    position, history = (restored[0], History(**restored[1])) if restored else (None, History())
-    record.write_lines(folder, record.METRICS, history.records)
-    record.write_lines(folder, record.TIMES, history.times)
-
-    sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
-    log.info(f"{config.run_name} on {data.variant}: {sizes}")
-    log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
+    facts = model_facts(config.model, len(p.data.class_names), p.data.image_size)
+    write_samples(folder, p)
+    position, history = restore(folder, p, resumed)
     beside = ThreadPoolExecutor(max_workers=1)  # W&B and the figures: training does not wait for them
-    kept = status.content
-    mirror = WandbLog(
-        config.wandb,
-        folder,
-        config.run_name,
-        kept["group"] or config.model.name,
-        kept["wandb_id"],
-        record.as_dict(config),
-        beside,
-    )
-    devices = f"{p.device}" if ranks.world == 1 else f"{ranks.world} x {p.device.type}"
-    log.info(f"{devices}, {str(p.precision).removeprefix('torch.')}, W&B {mirror.mode}, {folder}")
+    of_run = (config.run_name, status.content["group"] or config.model.name, status.content["wandb_id"])
+    mirror = WandbLog(config.wandb, folder, *of_run, record.as_dict(config), beside)
+    say_what(folder, p, facts, mirror.mode)
     if resumed:
-        log.info(f"goes on from {checkpoints.last or 'the start: there is no whole checkpoint'}")
+        log.info(f"goes on from {p.checkpoints.last or 'the start: there is no whole checkpoint'}")
     ends: dict[str, Any] = {"exit_code": 1}
     try:
         beside.submit(draw_figures, folder)
         mirror.log_model(facts, folder / record.FIGURES / "augmentation.png")
-        progress = Progress(config.trainer.epochs)
         with interrupts.noted():
-            made = (p.model, p.averaged, p.optimizer, p.scheduler, p.loader, data, config, p.device, p.precision)
-            due = lambda: interrupts.received is not None or checkpoints.due()  # noqa: E731
-            for reached in loop.fit(*made, progress, start=position, due=due, ranks=ranks):
-                if reached.record:
-                    if history.add(reached.record, reached.times):
-                        failure.survive("the best weights", save_weights, p.tested, folder / record.BEST)
-                    failure.survive("an epoch's line", record.add_line, folder, record.METRICS, reached.record)
-                    failure.survive("an epoch's times", record.add_line, folder, record.TIMES, history.times[-1])
-                checkpoints.save(reached.position, history.as_dict())
-                if reached.record:
-                    mirror.log_epoch(reached.record | reached.times)
-                    progress.epoch_end(reached.record | reached.times, len(data.val))
-                if ranks.any(interrupts.received is not None):
-                    interrupts.stop_if_received()
+            fit(folder, p, position, history, interrupts, mirror)
         interrupts.stop_if_received()  # one that came since the last look
-        save_weights(p.tested, folder / record.FINAL)
-
-        summary = describe_run(config, data.variant, facts, kept["command"], history.best)
+        summary = describe_run(config, p.data.variant, facts, status.content["command"], history.best)
         summary["machine"] = machine
-        if len(data.val):
-            summary["val"], _ = score_with_flip(p.tested, data.val, data, p.device, p.precision)
-        summary["test"], probs = score_with_flip(p.tested, data.test, data, p.device, p.precision)
-        record.write_lines(folder, record.METRICS, history.records)
-        record.write_predictions(folder, probs.numpy(), data.test.labels, data.test.images, data.class_names)
-        record.write_summary(folder, summary)
+        test(folder, p, history, summary)
         drawn = beside.submit(draw_figures, folder).result()
         mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), drawn)
         ends = {"exit_code": 0}
-    except loop.NonFiniteLossError as error:
-        raise loop.NonFiniteLossError(f"{error}; the last good checkpoint is {checkpoints.last or 'none'}") from None
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error}; the last good checkpoint is {p.checkpoints.last or 'none'}") from None
     except Interrupted as stop:
         ends = {"exit_code": 128 + stop.number, "wait_s": interrupts.seconds_left()}
         raise
@@ -269,6 +153,81 @@ def fit_and_test(
     status.set("done", minutes=round(history.seconds / 60, 2))
     say_where(summary, folder, history.seconds)
     return summary
+
+
+def write_samples(folder: Path, p: "Prepared") -> None:
+    """What training sees, for the figure."""
+    import numpy as np
+
+    from s9.data.augment import sample_grid
+    from s9.tracking import record
+
+    shown = p.data.examples(SAMPLES_SHOWN)
+    images = np.asarray(shown.images)
+    record.write_samples(folder, images, sample_grid(images, p.augment), p.data.names_of(shown.labels))
+
+
+def restore(folder: Path, p: "Prepared", resumed: bool) -> "tuple[Position | None, History]":
+    """Where to begin, and what was measured before; on every rank the same. The lines of epochs that are to come go."""
+    from s9.tracking import record
+    from s9.training.history import History
+
+    restored = p.checkpoints.restore() if resumed else None
+    p.ranks.same(str(p.checkpoints.last) if restored else None)
+    position, history = (restored[0], History(**restored[1])) if restored else (None, History())
+    record.write_lines(folder, record.METRICS, history.records)
+    record.write_lines(folder, record.TIMES, history.times)
+    return position, history
+
+
+def fit(
+    folder: Path,
+    p: "Prepared",
+    position: "Position | None",
+    history: "History",
+    interrupts: Interrupts,
+    mirror: "WandbLog",
+) -> None:
+    """Trains to the last epoch; after each one, and whenever it is due, records and saves.
+
+    Raises:
+        Interrupted: a signal came; what was reached is saved.
+    """
+    from s9.tracking import record
+    from s9.tracking.progress import Progress
+    from s9.training.weights import save_weights
+
+    progress = Progress(p.config.trainer.epochs)
+    due = lambda: interrupts.received is not None or p.checkpoints.due()  # noqa: E731
+    for reached in p.fit(progress, position, due):
+        if reached.record:
+            if history.add(reached.record, reached.times):
+                failure.survive("the best weights", save_weights, p.tested, folder / record.BEST)
+            failure.survive("an epoch's line", record.add_line, folder, record.METRICS, history.records[-1])
+            failure.survive("an epoch's times", record.add_line, folder, record.TIMES, history.times[-1])
+        p.checkpoints.save(reached.position, history.as_dict())
+        if reached.record:
+            mirror.log_epoch(reached.record | reached.times)
+            progress.epoch_end(reached.record | reached.times, len(p.data.val))
+        if p.ranks.any(interrupts.received is not None):
+            interrupts.stop_if_received()
+
+
+def test(folder: Path, p: "Prepared", history: "History", summary: dict[str, Any]) -> None:
+    """Scores the final weights, test for the one time, and writes all that a finished run leaves; fills `summary`."""
+    from s9.tracking import record
+    from s9.training.evaluation import score_with_flip
+    from s9.training.weights import save_weights
+
+    data = p.data
+    save_weights(p.tested, folder / record.FINAL)
+    if len(data.val):
+        summary["val"], _ = score_with_flip(p.tested, data.val, data, p.device, p.precision)
+    summary["test"], probs = score_with_flip(p.tested, data.test, data, p.device, p.precision)
+    record.write_lines(folder, record.METRICS, history.records)  # again: the disk may have been full for a while
+    record.write_lines(folder, record.TIMES, history.times)
+    record.write_predictions(folder, probs.numpy(), data.test.labels, data.test.images, data.class_names)
+    record.write_summary(folder, summary)
 
 
 def draw_figures(folder: Path) -> list[Path]:
@@ -299,6 +258,16 @@ def describe_run(
         "multiplies": facts.multiplies,
         "best": {k: best[k] for k in ("epoch", "val/accuracy") if k in best},
     }
+
+
+def say_what(folder: Path, p: "Prepared", facts: "ModelFacts", wandb_mode: str) -> None:
+    """The first lines on the screen."""
+    data = p.data
+    sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
+    log.info(f"{p.config.run_name} on {data.variant}: {sizes}")
+    log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
+    devices = f"{p.device}" if p.ranks.world == 1 else f"{p.ranks.world} x {p.device.type}"
+    log.info(f"{devices}, {str(p.precision).removeprefix('torch.')}, W&B {wandb_mode}, {folder}")
 
 
 def say_where(summary: dict[str, Any], folder: Path, seconds: float) -> None:

@@ -14,8 +14,9 @@ from torch import nn
 from s9.command_line import compose_config
 from s9.config import Config
 from s9.data.loaders import KeyedBatches
-from s9.run import Nobody, prepare
-from s9.training import checkpoint, loop
+from s9.prepared import prepare
+from s9.run import Nobody
+from s9.training import checkpoint
 from s9.training.ranks import Ranks, joined
 from s9.training.weights import save_weights
 from tests.doors import (
@@ -74,8 +75,7 @@ def train_part(ranks: Ranks, config: Config, norm: bool, folder: Path) -> None:
     if not norm:
         for layer in parts.model.layers.values():
             layer.norm = nn.Identity()
-    made = (parts.model, parts.averaged, parts.optimizer, parts.scheduler, parts.loader, parts.data, config)
-    for _ in loop.fit(*made, parts.device, parts.precision, Nobody(), ranks=ranks):
+    for _ in parts.fit(Nobody()):
         pass
     if ranks.rank == 0:
         save_weights(parts.model, folder / f"{ranks.world}.safetensors")
