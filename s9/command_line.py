@@ -8,6 +8,7 @@ import argparse
 import difflib
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ def groups() -> dict[str, list[str]]:
     return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(CONF.iterdir()) if d.is_dir()}
 
 
-def exit_with_line(error: Exception, code: int) -> NoReturn:
+def exit_with_line(error: object, code: int) -> NoReturn:
     """Prints the error as one line on stderr and ends the process."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(code)
@@ -42,12 +43,11 @@ def exit_with_line(error: Exception, code: int) -> NoReturn:
 
 def open_door(main: Callable[[list[str]], None]) -> None:
     """Runs a door with the shell's arguments; a mistake of the user becomes one line and exit code 2."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run listens, Ctrl-C ends the process, without a traceback
     try:
         main(sys.argv[1:])
     except UserError as error:
         exit_with_line(error, 2)
-    except KeyboardInterrupt:  # before the run listens to signals
-        sys.exit(130)
 
 
 def key_values(arguments: list[str], defaults: dict[str, str | None], usage: str) -> dict[str, str]:
@@ -266,7 +266,8 @@ def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> 
         if not isinstance(error, OSError):
             raise
         place = "hydra.sweep.dir" if parsed.multirun else "hydra.run.dir"
-        raise UserError(f"{error.filename}: {error.strerror}; runs are written there, choose with {place}=") from None
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        raise UserError(f"{what}; runs are written there, choose with {place}=") from None
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from None
 

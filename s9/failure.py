@@ -46,9 +46,11 @@ def write_traceback(folder: Path) -> None:
             log.warning("%s cannot be written (%s)", folder / name, error.strerror)
 
 
-def survive(what: str, write: Callable[..., Any], *arguments: Any) -> None:
-    """Writes something that the run can do without until its end; says so where it cannot be written."""
+def survive(what: str, write: Callable[..., Any], *arguments: Any) -> bool:
+    """Writes something that the run can do without until its end; False, and a warning, where it cannot be written."""
     try:
         write(*arguments)
     except OSError as error:
         log.warning("%s cannot be written (%s); training goes on", what, error.strerror)
+        return False
+    return True

@@ -89,6 +89,6 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
     averaged = loop.averaged(model, config.trainer.ema_decay)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
-    checkpoints = Checkpoints(folder, parts, record.as_dict(config), config.trainer.save_every)
+    checkpoints = Checkpoints(folder, parts, record.as_dict(config), ranks.world, config.trainer.save_every)
     made = (data, augment, loader, model, optimizer, scheduler, averaged)
     return Prepared(*made, ranks.device, precision, checkpoints, config, ranks)

@@ -1,5 +1,6 @@
 """Which run resume= means: a folder, or with `auto` the newest unfinished run of the same configuration."""
 
+import sys
 from pathlib import Path
 
 from s9 import command_line
@@ -16,18 +17,22 @@ def find(arguments: list[str]) -> Path | None:
     """
     asked = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     rest = [a for a in arguments if not a.startswith("resume=")]
+    if len(asked) > 1:
+        raise UserError("resume= is given twice")
     if asked == ["auto"]:
         if "-m" in rest or "--multirun" in rest:
             raise UserError("resume=auto: goes on with one run, not with a sweep; name a job's folder")
         return newest_unfinished(rest)
-    if len(asked) > 1 or rest:
+    if rest:
         raise UserError(f"resume={asked[0]}: a run goes on with its own configuration; leave out {' '.join(rest)}")
 
     from s9.tracking import record
     from s9.tracking.status import is_free, read_status
 
     folder = Path(asked[0])
-    record.read_config(folder)  # says what is wrong with the folder
+    if not (folder / record.CONFIG).is_file():
+        raise UserError(f"resume={folder}: there is no {record.CONFIG} in it; give the folder of a run, or auto")
+    record.read_config(folder)
     if read_status(folder).get("state") == "done":
         raise UserError(f"resume={folder}: this run is done; score it again with python -m s9.evaluate run={folder}")
     if not is_free(folder):
@@ -35,23 +40,32 @@ def find(arguments: list[str]) -> Path | None:
     return folder
 
 
-def newest_unfinished(overrides: list[str]) -> Path | None:
-    """Among the runs below outputs/, the one that was started last of those with this configuration not done yet."""
+def newest_unfinished(arguments: list[str]) -> Path | None:
+    """Of the unfinished runs of this configuration, the one that was started last; it may be in hydra.run.dir too."""
     from s9.tracking import record
     from s9.tracking.status import STATUS, UNFINISHED, is_free, read_status
 
-    hydras_own = [o for o in overrides if o.startswith("hydra.")]
-    wanted = record.as_dict(command_line.compose_config([o for o in overrides if o not in hydras_own]))
+    hydras_own = [a for a in arguments if a.startswith("hydra.")]
+    try:
+        wanted = record.as_dict(command_line.compose_config([a for a in arguments if a not in hydras_own]))
+    except UserError:  # the same is found when a new run starts, and said better there
+        return None
+    chosen = [a.partition("=")[2].strip("'\"") for a in hydras_own if a.startswith("hydra.run.dir=")]
+    # Not **: it does not look behind symbolic links, and a date's folder may be one.
+    depths = [OUTPUTS.glob(f"{'*/' * depth}{STATUS}") for depth in range(1, 5)]
+    places = {path.parent for paths in depths for path in paths} | {Path(folder) for folder in chosen}
     candidates = []
-    for path in OUTPUTS.rglob(STATUS):
-        status = read_status(path.parent)
-        if status.get("state") in UNFINISHED and (path.parent / record.CONFIG).exists():
-            candidates.append((status.get("started", ""), path.parent))
+    for folder in places:
+        status = read_status(folder)
+        if status.get("state") in UNFINISHED and (folder / record.CONFIG).exists():
+            candidates.append((status.get("started", ""), folder))
     for _, folder in sorted(candidates, reverse=True):
         try:
-            same = record.as_dict(record.read_config(folder)) == wanted
-        except UserError:  # of another version of s9
+            if record.as_dict(record.read_config(folder)) != wanted:
+                continue
+            if is_free(folder):
+                return folder
+        except UserError:  # of another version of s9, or not ours to write
             continue
-        if same and is_free(folder):
-            return folder
+        print(f"{folder} is being trained (pid {read_status(folder).get('pid')}); this is another run", file=sys.stderr)
     return None

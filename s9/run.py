@@ -5,14 +5,16 @@ Everything heavy is imported inside, so that --help and a mistake are answered a
 
 import logging
 import secrets
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s9 import failure
 from s9.config import Config
 from s9.errors import UserError
-from s9.interrupt import Interrupted, Interrupts
+from s9.interrupt import SIGNALS, Interrupted, Interrupts
 
 if TYPE_CHECKING:
     from s9.models.analysis import ModelFacts
@@ -55,8 +57,10 @@ def train(
     tree = runtime.git_state()
     with interrupts.noted():
         lock = claim(folder)
-        record.write_config(folder, config)  # before anything that takes time: without it nothing can be gone on with
         status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
+        # With it the run can be gone on with, so before anything that takes time, and after what it cannot do without.
+        record.write_config(folder, config)
+    interrupts.last_words = lambda: status.set("interrupted", reason=str(Interrupted(interrupts.received or 0)))
     try:
         interrupts.stop_if_received()
         device = runtime.pick_device(config.trainer.device)
@@ -84,6 +88,8 @@ def follow_torchrun(config: Config) -> None:
     from s9.training.ranks import joined
 
     with joined(1, runtime.pick_device(config.trainer.device), follow) as ranks:
+        for number in SIGNALS:  # from here on rank 0 says when to stop
+            signal.signal(number, signal.SIG_IGN)
         follow(ranks, config, Path())
 
 
@@ -201,8 +207,10 @@ def fit(
     due = lambda: interrupts.received is not None or p.checkpoints.due()  # noqa: E731
     for reached in p.fit(progress, position, due):
         if reached.record:
-            if history.add(reached.record, reached.times):
-                failure.survive("the best weights", save_weights, p.tested, folder / record.BEST)
+            best = history.add(reached.record, reached.times)
+            if best and not failure.survive("the best weights", save_weights, p.tested, folder / record.BEST):
+                with suppress(OSError):  # none at all rather than those of another epoch
+                    (folder / record.BEST).unlink(missing_ok=True)
             failure.survive("an epoch's line", record.add_line, folder, record.METRICS, history.records[-1])
             failure.survive("an epoch's times", record.add_line, folder, record.TIMES, history.times[-1])
         p.checkpoints.save(reached.position, history.as_dict())

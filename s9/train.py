@@ -5,17 +5,25 @@ The run itself is in s9/run.py.
 
 import logging
 import os
-import signal
+import shlex
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s9 import command_line, failure
 from s9.config import Config, to_config
 from s9.errors import UserError
-from s9.interrupt import SIGNALS, Interrupted, Interrupts, leave
+from s9.interrupt import Interrupted, Interrupts, leave
 from s9.run import train
+
+if TYPE_CHECKING:
+    from s9.sweeps.summary import JobLine
+
+RANK_0_SAYS_S = 20  # what a process of torchrun's waits before it ends with an error that rank 0 has too
+
+LEFT_BY_REFUSED = ("train.log", "config.yaml", "status.json", ".lock")
 
 HELP = """Trains one network, tests it once, and leaves a folder with everything there is to know about the run.
 
@@ -28,9 +36,14 @@ def main(arguments: list[str]) -> None:
     from s9 import resume
 
     rest = [a for a in arguments if not a.startswith("resume=")]
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0":
-        follow_rank_0(arguments, rest)
-        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        if "-m" in rest or "--multirun" in rest:
+            raise UserError(
+                "-m: a sweep does not run under torchrun; start its ranks inside each job: trainer.devices=2"
+            )
+        if os.environ.get("RANK", "0") != "0":
+            follow_rank_0(arguments, rest)
+            return
     asks_help = any(a in ("-h", "--help") for a in arguments)
     folder = resume.find(arguments) if len(rest) < len(arguments) and not asks_help else None
     if folder is None:
@@ -40,15 +53,17 @@ def main(arguments: list[str]) -> None:
 
 
 def follow_rank_0(arguments: list[str], rest: list[str]) -> None:
-    """One of torchrun's other processes: makes no folder and answers no signal, both of which are rank 0's affair."""
+    """One of torchrun's other processes: makes no folder, and leaves it to rank 0 to say what is wrong."""
     from s9.run import follow_torchrun
     from s9.tracking.record import read_config
 
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     named = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=") and a != "resume=auto"]
     own = [o for o in rest if not o.startswith("hydra.")]
-    follow_torchrun(read_config(Path(named[0])) if named else command_line.compose_config(own))
+    try:
+        follow_torchrun(read_config(Path(named[0])) if named else command_line.compose_config(own))
+    except UserError:
+        time.sleep(RANK_0_SAYS_S)  # torchrun ends all of them as soon as one ends
+        sys.exit(2)
 
 
 def job(composed: Any) -> None:
@@ -56,7 +71,7 @@ def job(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from s9.sweeps.summary import add_row
+    from s9.sweeps.summary import JobLine
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -65,75 +80,96 @@ def job(composed: Any) -> None:
     sweep_dir = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     overrides = " ".join(hydra.overrides.task)
     command = f"python -m s9.train {overrides}".strip()
-    outcome = attempt(lambda: to_config(composed), folder, command, sweep_dir.name if sweep_dir else None)
-    exit_code = outcome.pop("exit_code", 0)
-    if sweep_dir is not None:
-        job_facts = {"job": hydra.job.get("num", 0), "overrides": overrides, "folder": folder.name}
-        add_row(sweep_dir, job_facts | outcome)
-        if outcome["status"] == "failed":
-            print(f"error: job {job_facts['job']} ({overrides}): {outcome['reason']}", file=sys.stderr)
-    elif outcome["status"] == "failed":
-        command_line.exit_with_line(outcome["reason"], exit_code)
+    line = JobLine(sweep_dir, hydra.job.get("num", 0), overrides, folder.name)
+    outcome = attempt(lambda: to_config(composed), folder, command, line)
+    if outcome is None:
+        return
+    if sweep_dir is None:
+        command_line.exit_with_line(*outcome)
+    print(f"error: job {line.job} ({overrides}): {outcome[0]}", file=sys.stderr)
 
 
 def go_on(folder: Path) -> None:
     """Continues the run in `folder`, with its own configuration and in its own log."""
+    from s9.sweeps.summary import JobLine
     from s9.tracking import record
     from s9.tracking.status import read_status
 
     plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    to_file = logging.FileHandler(folder / "train.log")
+    try:
+        to_file = logging.FileHandler(folder / "train.log")
+    except OSError as error:
+        raise UserError(f"resume={folder}: {error.filename}: {error.strerror}") from None
     to_file.setFormatter(plain)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(sys.stdout), to_file])
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     before = read_status(folder)
-    outcome = attempt(
-        lambda: record.read_config(folder), folder, before.get("command", ""), before.get("group"), resumed=True
-    )
-    if outcome["status"] == "failed":
-        command_line.exit_with_line(outcome["reason"], outcome["exit_code"])
+    command, group = before.get("command", ""), before.get("group")
+    of_sweep = folder.parent if group is not None and group == folder.absolute().parent.name else None
+    line = JobLine(of_sweep, folder.name, command.removeprefix("python -m s9.train").strip(), folder.name)
+    outcome = attempt(lambda: record.read_config(folder), folder, command, line, group, resumed=True)
+    if outcome is not None:
+        command_line.exit_with_line(*outcome)
 
 
 def attempt(
-    read: Callable[[], Config], folder: Path, command: str, group: str | None, resumed: bool = False
-) -> dict[str, Any]:
-    """Trains and says how it went: status done or failed, and what summary.csv holds. A signal ends the process."""
+    read: Callable[[], Config],
+    folder: Path,
+    command: str,
+    line: "JobLine",
+    group: str | None = None,
+    resumed: bool = False,
+) -> tuple[str, int] | None:
+    """Trains; the reason and the exit code where that fails. A signal ends the process."""
+    from s9.tracking.record import CONFIG
     from s9.tracking.status import TakenError, read_status
 
-    if not resumed and (read_status(folder) or (folder / "config.yaml").exists()):
-        reason = f"{folder}: holds a run already; go on with it by resume={folder}, or choose another folder"
-        return {"status": "failed", "reason": reason, "exit_code": 2}
+    if not resumed and (folder / CONFIG).exists():
+        reason = f"{folder}: holds a run already; {resume_hint(folder)}, or choose another folder"
+        if read_status(folder).get("state") != "done":
+            line.write(status="failed", reason=reason)
+        return reason, 2
+    made = [name for name in LEFT_BY_REFUSED if not (folder / name).exists() or not (folder / name).stat().st_size]
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log
     config: Config | None = None
     with Interrupts() as interrupts:
         try:
             config = read()
-            summary = train(config, folder, group, command, interrupts, resumed)
+            summary = train(config, folder, group or line.group, command, interrupts, resumed)
         except Interrupted as stop:
-            print(f"interrupted by {stop}; go on with: python -m s9.train resume={folder}", file=sys.stderr)
+            line.write(status="interrupted", reason=str(stop))
+            print(f"interrupted by {stop}; {resume_hint(folder)}", file=sys.stderr)
             leave(128 + stop.number)
         except UserError as error:
             if not resumed and not isinstance(error, TakenError):
-                remove_refused(folder)  # nothing was trained: nothing to keep
-            return {"status": "failed", "reason": str(error), "exit_code": 2}
+                remove_refused(folder, made)  # nothing was trained: nothing to keep
+            reason, exit_code = str(error), 2
         except Exception as error:
-            return {"status": "failed", "reason": failure.in_one_line(error, config), "exit_code": 1}
-    val = summary.get("val", {})
-    minutes = read_status(folder).get("minutes")
-    return {"status": "done", "val/accuracy": val.get("accuracy"), "val/loss": val.get("loss"), "minutes": minutes}
+            reason, exit_code = failure.in_one_line(error, config), 1
+        else:
+            val, minutes = summary.get("val", {}), read_status(folder).get("minutes")
+            of_val = {f"val/{key}": val.get(key) for key in ("accuracy", "loss")}
+            line.write(status="done", minutes=minutes, **of_val)
+            return None
+    line.write(status="failed", reason=reason)
+    return reason, exit_code
 
 
-def remove_refused(folder: Path) -> None:
-    """Takes away what a run left that was refused before its first step: its log, and the folders that are then empty.
+def resume_hint(folder: Path) -> str:
+    return f"go on with: python -m s9.train {shlex.quote(f'resume={folder}')}"
+
+
+def remove_refused(folder: Path, made: list[str]) -> None:
+    """Takes away what a run left that was refused before its first step, and the folders that are then empty.
 
     Nothing else: hydra.run.dir may name a folder that holds files of the user's.
     """
-    for name in ("train.log", "config.yaml", "status.json", ".lock"):
+    for name in made:
         (folder / name).unlink(missing_ok=True)
-    for made in (folder, *list(folder.parents)[:2]):  # the run's, outputs/<date> or the sweep's, outputs
-        if made == Path() or any(made.iterdir()):
+    for parent in (folder, *list(folder.parents)[:2]):  # the run's, outputs/<date> or the sweep's, outputs
+        if parent == Path() or any(parent.iterdir()):
             return
-        made.rmdir()
+        parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -123,6 +124,16 @@ def group_is_empty(group: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def group(number: int) -> list[int]:
+    """The processes of a group."""
+    pids = [int(place.name) for place in Path("/proc").glob("[0-9]*")]
+    found = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            found += [pid] if os.getpgid(pid) == number else []
+    return found
 
 
 def reached_step(folder: Path, step: int) -> Callable[[], bool]:

@@ -76,7 +76,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 def checkpoints(run: Path, parts: dict[str, Any] | None = None, config: dict[str, Any] = CONFIG) -> Checkpoints:
-    return Checkpoints(run, parts or make_parts(), config, save_every=60)
+    return Checkpoints(run, parts or make_parts(), config, world=1, save_every=60)
 
 
 @pytest.fixture
@@ -298,6 +298,24 @@ def test_of_another_network_one_line_says_so(saved: Path) -> None:
     with pytest.raises(UserError, match="of another") as raised:
         checkpoints(saved, make_parts(channels=16)).restore()
     assert "\n" not in str(raised.value)
+
+
+def test_other_processes_than_those_that_saved_it_are_named(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    two = Checkpoints(saved, make_parts(), CONFIG, world=2, save_every=60)
+    assert two.restore()
+    assert "is of 1 processes, and 2 go on" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["wandb", "trainer.save_every"])
+def test_what_changes_no_weight_is_not_compared(key: str) -> None:
+    checkpoint.refuse_another_config(
+        Path("step-1.pt"), {"trainer": {}} | nested(key, 1), {"trainer": {}} | nested(key, 2)
+    )
+
+
+def nested(key: str, value: Any) -> Any:
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
 
 
 def test_another_format_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from s9.command_line import compose_config
+from s9.sweeps.summary import read_rows
+from s9.tracking import record
 from s9.training import checkpoint
 from tests.doors import (
     HERE,
@@ -179,6 +182,36 @@ def test_a_folder_on_a_read_only_disk_is_one_line(tmp_path: Path, sweep: bool) -
         subprocess.run(["umount", tmp_path / RUN], check=True)
 
 
+@pytest.mark.parametrize("asked", [["resume=run"], [*SHORT, HERE, "resume=auto"]], ids=["folder", "auto"])
+def test_going_on_in_a_folder_on_a_read_only_disk_is_one_line(tmp_path: Path, asked: list[str]) -> None:
+    (tmp_path / RUN).mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / RUN], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        record.write_config(tmp_path / RUN, compose_config(SHORT))
+        (tmp_path / RUN / "status.json").write_text('{"state": "interrupted", "started": "2026-01-01T00:00:00Z"}')
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path / RUN], check=True)
+        assert os.strerror(errno.EROFS) in error_line(run(tmp_path, "train", *asked), 2)
+    finally:
+        subprocess.run(["umount", tmp_path / RUN], check=True)
+
+
+def test_a_refused_run_leaves_files_that_were_there(tmp_path: Path) -> None:
+    (tmp_path / RUN).mkdir()
+    (tmp_path / RUN / "train.log").write_text("precious\n")
+    error_line(run(tmp_path, "train", *SHORT, HERE, "data=folder", "data.root=nowhere"), 2)
+    assert [path.name for path in (tmp_path / RUN).iterdir()] == ["train.log"]
+    assert (tmp_path / RUN / "train.log").read_text().startswith("precious\n")
+
+
+def test_best_weights_that_cannot_be_written_are_not_those_of_another_epoch(tmp_path: Path) -> None:
+    """A folder stands where their file is to be."""
+    (tmp_path / RUN / record.BEST).mkdir(parents=True)
+    done = run(tmp_path, "train", *SHORT, HERE)
+    assert done.returncode == 0 and "the best weights cannot be written" in done.stdout
+    assert not (tmp_path / RUN / record.BEST).is_file()
+
+
 # A loss that is not finite
 
 
@@ -262,3 +295,20 @@ def test_a_sweep_goes_on_after_a_failed_job_and_each_status_is_right(tmp_path: P
     assert (first["state"], second["state"]) == ("failed", "done")
     assert first["reason"] in done.stderr and "reason" not in second
     assert (first["group"], second["group"]) == ("sweep", "sweep")
+
+
+def test_a_sweep_that_is_cut_says_of_each_job_how_it_is_and_a_resumed_one_takes_its_line(tmp_path: Path) -> None:
+    long = [*SHORT, "trainer.epochs=500", "trainer.save_every=0"]
+    with started(tmp_path, command("train", "-m", *long, "hydra.sweep.dir=sweep", "seed=7,8")) as door:
+        until(lambda: checkpoints(tmp_path / "sweep" / "0"))
+        os.kill(door.pid, signal.SIGTERM)
+        assert door.end().returncode == 143
+    assert [(row["job"], row["status"]) for row in read_rows(tmp_path / "sweep")] == [("0", "interrupted")]
+    config = tmp_path / "sweep" / "0" / record.CONFIG
+    assert config.exists() and (tmp_path / "sweep" / "0" / "status.json").exists()
+    with started(tmp_path, command("train", "resume=sweep/0")) as door:
+        until(lambda: status(tmp_path / "sweep" / "0").get("starts") == 2)
+        os.kill(door.pid, signal.SIGINT)
+        assert door.end().returncode == 130
+    (row,) = read_rows(tmp_path / "sweep")
+    assert (row["job"], row["reason"], row["folder"]) == ("0", "SIGINT", "0") and "seed=7" in row["overrides"]

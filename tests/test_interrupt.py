@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -180,7 +181,7 @@ def test_cut_while_it_tests_it_goes_on(cut_while_testing: Ended, uncut: Callable
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_before_the_first_step_it_ends_at_once_and_can_go_on(tmp_path: Path, number: signal.Signals) -> None:
     run = start(tmp_path, *QUICK, "hydra.run.dir=run")
     run.when((tmp_path / "run" / "status.json").exists)
@@ -252,6 +253,36 @@ def test_a_step_of_many_seconds_does_not_keep_it(slow_step: processes.Started, t
     assert slow_step.wait() == 143
     assert time.monotonic() - sent < limit_s(5)
     assert state(tmp_path / "run") == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_rank_that_does_not_answer_does_not_keep_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Rank 0 waits for it in a library, where python answers no signal."""
+    run = start(tmp_path, *LONG, "trainer.devices=2")
+    run.when(lambda: "epoch 1/2" in run.text)
+    (other,) = [pid for pid in processes.group(run.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(other, signal.SIGSTOP)
+    os.kill(run.pid, number)
+    sent = time.monotonic()
+    assert (run.wait(), state(tmp_path / "run")) == (128 + number, "interrupted"), run.text
+    assert time.monotonic() - sent < limit_s(5)
+    wait_until(lambda: group_is_empty(run.pid))
+    assert processes.group(run.pid) == []
+
+
+@pytest.mark.slow
+def test_a_killed_worker_does_not_keep_a_run_that_was_told_to_stop(tmp_path: Path) -> None:
+    """torch's handler raises an error where a worker is gone, also when the run itself has ended it."""
+    for number in range(3):
+        run = start(tmp_path, *QUICK, *WORKERS, "trainer.epochs=200", f"hydra.run.dir=run-{number}")
+        run.when((tmp_path / f"run-{number}" / "weights").exists)
+        run.signal_group(signal.SIGTERM)
+        sent = time.monotonic()
+        assert run.wait() == 143, run.text
+        assert time.monotonic() - sent < limit_s(5) and "Traceback" not in run.text
+        wait_until(partial(group_is_empty, run.pid))
+        assert processes.group(run.pid) == []
 
 
 @pytest.mark.slow

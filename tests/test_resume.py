@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "workers": WORKERS,
 }
 INSTANTS: dict[str, Callable[[Path], Callable[[], bool]]] = {
-    "before the first checkpoint": lambda folder: (folder / "status.json").exists,
+    "before the first checkpoint": lambda folder: (folder / record.CONFIG).exists,
     "in the first epoch": lambda folder: reached_step(folder, 2),
     "between the epochs": lambda folder: lambda: bool(record.read_metrics(folder)),
     "in the last epoch": lambda folder: reached_step(folder, 9),
@@ -273,9 +273,54 @@ def test_auto_where_there_are_no_runs_starts_a_new_one(outputs: Path) -> None:
     assert resume.find([*QUICK, "resume=auto"]) is None
 
 
+@pytest.mark.slow
 def test_auto_with_a_wrong_value_says_so(outputs: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.dropout=2"):
-        resume.find([*QUICK, "model.dropout=2", "resume=auto"])
+    process = command(Path.cwd(), *QUICK, "model.dropout=2", "resume=auto")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2 and said.startswith("error: model.dropout=2") and said.count("\n") == 1
+
+
+def test_auto_looks_in_the_folder_that_was_chosen(outputs: Path) -> None:
+    folder = unfinished(Path("my run"), "2026-01-01T00:00:00Z")
+    assert resume.find([*QUICK, "hydra.run.dir='my run'", "resume=auto"]) == folder
+    assert resume.find([*QUICK, "resume=auto"]) is None
+
+
+def test_auto_finds_a_run_behind_a_link(outputs: Path, tmp_path: Path) -> None:
+    unfinished(tmp_path / "scratch" / "12-00-00-abc", "2026-01-01T00:00:00Z")
+    outputs.mkdir(exist_ok=True)
+    (outputs / "2026-01-01").symlink_to(tmp_path / "scratch")
+    assert resume.find([*QUICK, "resume=auto"]) == outputs / "2026-01-01" / "12-00-00-abc"
+
+
+@pytest.mark.parametrize("damage", [{"started": 5}, {"starts": None}, {"group": [1]}, {"wandb_id": 3}])
+def test_auto_goes_on_where_a_status_has_values_of_other_kinds(outputs: Path, damage: dict[str, object]) -> None:
+    folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
+    other = unfinished(outputs / "b", "2026-01-02T00:00:00Z")
+    (other / "status.json").write_text(json.dumps(read_status(other) | damage))
+    assert resume.find([*QUICK, "resume=auto"]) in (folder, other)
+    assert Status(other, {"group": None, "wandb_id": "abc"}).content["starts"] == 1
+
+
+def test_auto_says_that_the_run_is_being_trained(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with claim(unfinished(outputs / "a", "2026-01-01T00:00:00Z")):
+        assert resume.find([*QUICK, "resume=auto"]) is None
+    assert capsys.readouterr().err.startswith("outputs/a is being trained")
+
+
+@pytest.mark.slow
+def test_what_changes_no_weight_may_be_another_in_the_configuration(
+    tmp_path: Path, uncut: Callable[[str], Path]
+) -> None:
+    killed = start(tmp_path, *QUICK, *SETTINGS["sgd"], IN_RUN)
+    killed.when(INSTANTS["in the first epoch"](tmp_path / "run"))
+    killed.kill()
+    config = tmp_path / "run" / record.CONFIG
+    config.write_text(
+        config.read_text().replace("save_every: 0.0", "save_every: 7.0").replace("timeout: 20", "timeout: 9")
+    )
+    finish(tmp_path, "resume=run")
+    assert differing(tmp_path / "run", content(uncut("sgd"))) == [record.CONFIG]
 
 
 def test_auto_is_not_for_a_sweep(outputs: Path) -> None:

@@ -4,8 +4,10 @@ It holds val only: a sweep chooses, and what chooses must not have seen test.
 """
 
 import csv
+import io
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +15,56 @@ from filelock import FileLock
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from s9.files import write_whole
+
 log = logging.getLogger("s9")
 
+SUMMARY = "summary.csv"
 COLUMNS = ("job", "status", "val/accuracy", "val/loss", "minutes", "overrides", "folder", "reason")
 
 
+@dataclass(frozen=True)
+class JobLine:
+    """One job's line of its sweep's summary.csv; a run outside a sweep has none."""
+
+    sweep_dir: Path | None
+    job: int | str
+    overrides: str
+    folder: str
+
+    @property
+    def group(self) -> str | None:
+        """The name of the sweep."""
+        return self.sweep_dir.name if self.sweep_dir else None
+
+    def write(self, **outcome: Any) -> None:
+        """status, and what is known of val/accuracy, val/loss, minutes, reason."""
+        if self.sweep_dir is not None:
+            add_row(self.sweep_dir, {"job": self.job, "overrides": self.overrides, "folder": self.folder} | outcome)
+
+
 def add_row(sweep_dir: Path, row: dict[str, Any]) -> None:
-    """Appends one job's line; jobs that end at the same time wait for each other."""
-    path = sweep_dir / "summary.csv"
-    with FileLock(sweep_dir / ".summary.lock"), path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+    """Writes one job's line, in place of what was said of that job before; jobs that end at the same time wait."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    with FileLock(sweep_dir / ".summary.lock"):
+        others = [other for other in _rows(sweep_dir) if other["job"] != str(row["job"])]
+        writer.writerows([*others, row])
+        write_whole(sweep_dir / SUMMARY, text.getvalue().encode())
 
 
 def read_rows(sweep_dir: Path) -> list[dict[str, str]]:
     """The jobs' lines, best val accuracy first."""
-    path = sweep_dir / "summary.csv"
+    return sorted(_rows(sweep_dir), key=lambda row: -float(row["val/accuracy"] or 0))
+
+
+def _rows(sweep_dir: Path) -> list[dict[str, str]]:
+    path = sweep_dir / SUMMARY
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return sorted(csv.DictReader(file), key=lambda row: -float(row["val/accuracy"] or 0))
+        return list(csv.DictReader(file))
 
 
 class SweepEnd(Callback):
@@ -49,7 +79,7 @@ class SweepEnd(Callback):
         for row in rows:
             accuracy = f"{100 * float(row['val/accuracy']):.2f} %" if row["val/accuracy"] else row["status"]
             print(f"{row['job']:>4}  {accuracy:>8}  {row['minutes']:>7}  {row['overrides']}")
-        print(f"summary: {sweep_dir / 'summary.csv'}")
+        print(f"summary: {sweep_dir / SUMMARY}")
         failed = [row["job"] for row in rows if row["status"] != "done"]
         if failed:
             print(f"error: {len(failed)} of {len(rows)} jobs failed: {', '.join(failed)}", file=sys.stderr)

@@ -16,6 +16,7 @@ from s9.files import write_whole
 log = logging.getLogger("s9")
 
 STATUS, LOCK = "status.json", ".lock"
+KINDS = {"state": str, "command": str, "group": str | None, "wandb_id": str, "started": str, "starts": int}
 UNFINISHED = ("running", "failed", "interrupted")  # `running` without a process that holds the lock was killed
 
 
@@ -54,7 +55,9 @@ def read_status(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / STATUS).read_text())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(value, KINDS.get(key, object))}
 
 
 def claim(folder: Path) -> FileLock:
@@ -62,6 +65,7 @@ def claim(folder: Path) -> FileLock:
 
     Raises:
         TakenError: another process trains it.
+        UserError: nothing can be written there.
     """
     lock = FileLock(folder / LOCK)
     try:
@@ -69,14 +73,20 @@ def claim(folder: Path) -> FileLock:
     except Timeout:
         pid = read_status(folder).get("pid", "unknown")
         raise TakenError(f"{folder}: is being trained by another process (pid {pid})") from None
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
     return lock
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no process trains it."""
+    """Whether no process trains it.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
     try:
         claim(folder).release()
-    except UserError:
+    except TakenError:
         return False
     return True
 

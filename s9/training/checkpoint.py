@@ -23,6 +23,7 @@ log = logging.getLogger("s9")
 
 FOLDER = "checkpoints"
 KEPT = 2
+FREE = ("wandb", "trainer.save_every")  # what may be another when a run goes on
 FORMAT = 1  # raised when the content changes so that older ones cannot be read
 
 
@@ -46,11 +47,13 @@ class Checkpoints:
 
     Args:
         config: the run's configuration as plain values; a checkpoint of another one is refused.
+        world: how many processes train together.
         save_every: seconds after which one is due.
     """
 
-    def __init__(self, run: Path, parts: dict[str, Any], config: dict[str, Any], save_every: float):
-        self.folder, self.parts, self.config, self.save_every = run / FOLDER, parts, config, save_every
+    def __init__(self, run: Path, parts: dict[str, Any], config: dict[str, Any], world: int, save_every: float):
+        self.folder, self.parts, self.config, self.world = run / FOLDER, parts, config, world
+        self.save_every = save_every
         self.last: Path | None = None
         self.tried = time.monotonic()
 
@@ -66,6 +69,7 @@ class Checkpoints:
         content = {
             "format": FORMAT,
             "config": self.config,
+            "world": self.world,
             "position": asdict(position),
             "extra": extra,
             "random": random_state(),
@@ -117,6 +121,9 @@ class Checkpoints:
                 except (KeyError, RuntimeError, ValueError) as error:
                     why = " ".join(str(error).split())[:200]
                     raise UserError(f"{path}: of another version of s9; its {name} does not fit ({why})") from None
+            if content["world"] != self.world:
+                was, now = content["world"], self.world
+                log.warning("%s is of %d processes, and %d go on: not what an uncut run would give", path, was, now)
             set_random_state(content["random"])
             self.last = path
             return Position(**content["position"]), content["extra"]
@@ -144,13 +151,18 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of a file that is none of ours torch.load may raise anything
         raise ValueError(f"not a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
-    if not isinstance(content, dict) or not {"format", "config", "position", "extra", "random"} <= content.keys():
+    if (
+        not isinstance(content, dict)
+        or not {"format", "config", "world", "position", "extra", "random"} <= content.keys()
+    ):
         raise ValueError("not a checkpoint of s9")
     return content
 
 
 def refuse_another_config(path: Path, stored: Any, wanted: Any, key: str = "") -> None:
-    """Raises UserError that names the first value in which two configurations differ."""
+    """Raises UserError that names the first value in which two configurations differ, of those that change weights."""
+    if key in FREE:
+        return
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for name in sorted(stored.keys() | wanted.keys(), key=str):
             at = f"{key}.{name}" if key else str(name)

@@ -12,11 +12,11 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Ranks:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     others: Sequence[BaseProcess] = ()  # what rank 0 has started
-    said: "SimpleQueue[str] | None" = None  # how they have failed
+    said: Connection | None = None  # how they have failed
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass averages gradients over all ranks; the model itself when alone."""
@@ -83,8 +83,8 @@ class Ranks:
             process.join(0)
             if process.exitcode is not None:
                 how = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"code {process.exitcode}"
-                if self.said is not None and not self.said.empty():
-                    how = self.said.get()
+                if self.said is not None and self.said.poll():
+                    how = self.said.recv()
                 raise RankLostError(f"rank {rank} (pid {process.pid}) has ended with {how}")
 
 
@@ -113,9 +113,9 @@ def joined(devices: int, device: torch.device, follow: Callable[..., None], *arg
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{Path(folder) / 'store'}"
         context = multiprocessing.get_context("spawn")
-        said: SimpleQueue[str] = context.SimpleQueue()
+        said, to_say = context.Pipe(duplex=False)
         others = [
-            context.Process(target=_other, args=(rank, devices, device.type, store, threads, said, follow, arguments))
+            context.Process(target=_other, args=(rank, devices, device.type, store, threads, to_say, follow, arguments))
             for rank in range(1, devices)
         ]
         with shielded():  # when to stop is rank 0's affair: it tells the others
@@ -147,7 +147,7 @@ def _other(
     kind: str,
     store: str,
     threads: int,
-    said: "SimpleQueue[str]",
+    to_say: Connection,
     follow: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
@@ -157,7 +157,8 @@ def _other(
     try:
         follow(Ranks(rank, world, device), *arguments)
     except Exception as error:  # its own, or that rank 0 has ended; either way it is rank 0 that says why
-        said.put(" ".join(str(error).split()) or type(error).__name__)
+        with suppress(OSError):  # rank 0 is gone
+            to_say.send(" ".join(str(error).split()) or type(error).__name__)
         leave(1)
     dist.destroy_process_group()
     leave(0)  # gloo's threads make python's own way out end in an abort now and then
