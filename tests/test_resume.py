@@ -156,7 +156,7 @@ def test_wandb_keeps_its_run_id(tmp_path: Path) -> None:
 
     folder = kill_at(tmp_path, logged_and_trained, "wandb=offline")
     finish(tmp_path, "resume=run")
-    ids = [p.name.rpartition("-")[2] for p in folder.glob("wandb/offline-run-*")]
+    ids = [p.stem.removeprefix("run-") for p in folder.glob("wandb/offline-run-*/*.wandb")]
     assert ids == [read_status(folder)["wandb_id"]] * 2
 
 
