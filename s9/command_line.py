@@ -46,8 +46,12 @@ def open_door(main: Callable[[list[str]], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run listens, Ctrl-C ends the process, without a traceback
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         exit_with_line(error, 2)
+    except BrokenPipeError:  # whoever reads has seen enough, as in | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def key_values(arguments: list[str], defaults: dict[str, str | None], usage: str) -> dict[str, str]:

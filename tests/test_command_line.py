@@ -41,6 +41,14 @@ def test_help_answers_in_under_a_second(s9: Run) -> None:
     assert min(seconds) < 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_has_seen_enough_is_no_error(unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = f"{sys.executable} -m s9.train --help | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
 def test_help_lists_every_option_with_an_example(s9: Run) -> None:
     said = s9("train", "--help").stdout
     options = [f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml")]
