@@ -27,7 +27,10 @@ MEAN = (0.4914, 0.4822, 0.4465)
 FULL = ("flip", "shift_scale_rotate", "gray", "dropout")
 # basic's pad and crop are one step in two: a padded image is larger, a crop of an image of its own size does nothing.
 STEPS = [(name, kept) for name in ("basic", "strong") for kept in (("flip",), ("pad", "crop"))]
-STEPS += [("strong", ("colour",)), ("strong", ("erasing",)), *[("full", (name,)) for name in FULL]]
+STEPS += [
+    *[("strong", (name,)) for name in ("colour", "shift_scale_rotate", "dropout")],
+    *[("full", (name,)) for name in FULL],
+]
 
 
 @cache
