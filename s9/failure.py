@@ -19,7 +19,7 @@ def in_one_line(error: BaseException, config: Config | None) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UserError):
         return said
-    memory = ("out of memory", "can't allocate memory", "not enough memory")
+    memory = ("out of memory", "can't allocate memory", "not enough memory", "failed to map segment")
     if isinstance(error, MemoryError) or any(words in said.lower() for words in memory):
         size = config.trainer.batch_size if config else 2
         smaller = max(1, size // 2)

@@ -44,7 +44,7 @@ class Interrupts:
         self.at = 0.0
         self.noting = False
         self.before: dict[int, Any] = {}
-        self.last_words: Callable[[], object] = lambda: None  # where the thread beside has to end the process
+        self.last_words: Callable[[int], object] = lambda _: None  # where the thread beside has to end the process
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():  # only it may set handlers
@@ -73,9 +73,10 @@ class Interrupts:
             late = not select.select([arrivals], [], [], self.seconds_left() if first else None)[0]
             number = 0 if late else int.from_bytes(os.read(arrivals, 1), "big")
             if late or (first and number == signal.SIGINT):
-                if late:
-                    self.last_words()
-                leave(128 + (number or first))
+                try:
+                    self.last_words(first)
+                finally:
+                    leave(128 + (number or first))
             if not number:
                 os.close(arrivals)
                 return

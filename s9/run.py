@@ -60,7 +60,7 @@ def train(
         status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
         # With it the run can be gone on with, so before anything that takes time, and after what it cannot do without.
         record.write_config(folder, config)
-    interrupts.last_words = lambda: status.set("interrupted", reason=str(Interrupted(interrupts.received or 0)))
+    interrupts.last_words = lambda number: status.set("interrupted", reason=str(Interrupted(number)))
     try:
         interrupts.stop_if_received()
         device = runtime.pick_device(config.trainer.device)
