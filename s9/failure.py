@@ -12,6 +12,8 @@ from s9.errors import UserError
 log = logging.getLogger("s9")
 
 TRACEBACK = "error.txt"
+# As torch, CUDA, the kernel, C++ and the dynamic loader say it.
+NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 
 def in_one_line(error: BaseException, config: Config | None) -> str:
@@ -19,8 +21,7 @@ def in_one_line(error: BaseException, config: Config | None) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UserError):
         return said
-    memory = ("out of memory", "can't allocate memory", "not enough memory", "failed to map segment")
-    if isinstance(error, MemoryError) or any(words in said.lower() for words in memory):
+    if isinstance(error, MemoryError) or any(words in said.lower() for words in NO_MEMORY):
         size = config.trainer.batch_size if config else 2
         smaller = max(1, size // 2)
         return f"out of memory with trainer.batch_size={size}; set trainer.batch_size={smaller}, or a smaller model"
