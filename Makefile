@@ -30,7 +30,7 @@ train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 test: $(STAMP) ## all tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
 	$(RUN) -m pytest -q -n 2 $(ARGS)
 
-soak: $(STAMP) ## kill runs at 60 random instants, resume them, compare: a quarter of an hour
+soak: $(STAMP) ## kill runs at 60 random instants, resume them, compare: four minutes, fifteen at most
 	$(RUN) tests/soak.py $(ARGS)
 
 lint: $(STAMP) ## format check, lint, types
