@@ -224,6 +224,18 @@ class WandbConfig:
 
 
 @dataclass
+class DistillationConfig:
+    """How much a teacher counts, where there is one."""
+
+    share: float = 0.7  # of the loss; the rest is the true labels'
+    temperature: float = 2.0  # that softens the probabilities of both
+
+    def __post_init__(self) -> None:
+        require("distillation.share", self.share, 0 < self.share <= 1, "more than 0, at most 1")
+        require("distillation.temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0")
+
+
+@dataclass
 class Config:
     """The whole of one run."""
 
@@ -234,6 +246,11 @@ class Config:
     scheduler: dict[str, Any] = MISSING  # _target_ and what the target knows
     trainer: TrainerConfig = MISSING
     wandb: WandbConfig = MISSING
+    init_from: str | None = (
+        None  # weights to start from: a finished run's folder, or one of its weights' files; null: none
+    )
+    teacher: str | None = None  # to learn from: the same
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
     seed: int = 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s9.config import Config
+from s9.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from s9.data.loaders import TrainLoader
     from s9.models.s9net import S9Net
     from s9.training.checkpoint import Checkpoints, Position
+    from s9.training.distillation import Teacher
     from s9.training.loop import Reached, Watcher
     from s9.training.ranks import Ranks
 
@@ -42,6 +44,7 @@ class Prepared:
     checkpoints: "Checkpoints"
     config: Config
     ranks: "Ranks"
+    teacher: "Teacher | None" = None
 
     @property
     def tested(self) -> "Module":
@@ -57,7 +60,8 @@ class Prepared:
         from s9.training import loop
 
         trained = (self.model, self.averaged, self.optimizer, self.scheduler, self.loader, self.data)
-        return loop.fit(*trained, self.config, self.device, self.precision, watcher, start, due, self.ranks)
+        how = (self.config, self.device, self.precision)
+        return loop.fit(*trained, *how, watcher, start, due, self.ranks, self.teacher)
 
 
 def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
@@ -75,6 +79,7 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     from s9.tracking import record
     from s9.training import loop, optim
     from s9.training.checkpoint import Checkpoints
+    from s9.training.weights import load_weights
 
     precision = runtime.pick_precision(config.trainer.precision, ranks.device)
     runtime.seed_everything(config.seed)
@@ -83,6 +88,8 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
+    if config.init_from is not None:
+        load_weights(model, weights_of("init_from", config.init_from, config)[1])
     guard_bfloat16(model, data.image_size, ranks.device, precision)
     model.to(ranks.device)
     optimizer = optim.build_optimizer(config.optimizer, model)
@@ -91,4 +98,53 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
     checkpoints = Checkpoints(folder, parts, record.as_dict(config), ranks.world, config.trainer.save_every)
     made = (data, augment, loader, model, optimizer, scheduler, averaged)
-    return Prepared(*made, ranks.device, precision, checkpoints, config, ranks)
+    teacher = load_teacher(config, data, ranks.device, precision)
+    return Prepared(*made, ranks.device, precision, checkpoints, config, ranks, teacher)
+
+
+def load_teacher(
+    config: Config, data: "ImageSet", device: "torch.device", precision: "torch.dtype"
+) -> "Teacher | None":
+    """The network that `config.teacher` names, or None.
+
+    Raises:
+        UserError: see `weights_of`; or its weights are not those of its configuration.
+    """
+    from s9.models.precision import guard_bfloat16
+    from s9.models.s9net import S9Net
+    from s9.training.distillation import Teacher
+    from s9.training.weights import load_weights
+
+    if config.teacher is None:
+        return None
+    taught, weights = weights_of("teacher", config.teacher, config)
+    model = S9Net(taught.model, len(data.class_names), data.image_size)
+    load_weights(model, weights)
+    guard_bfloat16(model, data.image_size, device, precision)
+    return Teacher(model.to(device), config.distillation)
+
+
+def weights_of(key: str, given: str, config: Config) -> tuple[Config, Path]:
+    """The configuration and the weights' file of the run that `key=given` names, by its folder or by the file.
+
+    Raises:
+        UserError: there is no such run, it is of other data, or it has seen what is held out as val here.
+    """
+    from s9.tracking import record
+
+    path = Path(given)
+    weights = path if path.suffix == ".safetensors" else path / record.FINAL
+    folder = weights.parent.parent
+    if not (folder / record.CONFIG).is_file():
+        raise UserError(f"{key}={given}: there is no {folder / record.CONFIG}; give the folder of a finished run")
+    theirs = record.read_config(folder)
+    same: list[tuple[str, object, object]] = [("data.name", theirs.data.name, config.data.name)]
+    if config.data.val_size:
+        same += [("data.val_size", theirs.data.val_size, config.data.val_size), ("seed", theirs.seed, config.seed)]
+    for name, there, here in same:
+        if there != here:
+            raise UserError(
+                f"{key}={given}: was trained with {name}={there}, this run has {here}; "
+                "they must be the same, or it has seen images that are val here"
+            )
+    return theirs, weights

@@ -16,6 +16,7 @@ from s9.data.image_set import ImageSet
 from s9.data.loaders import TrainLoader, to_device
 from s9.data.mix import Mixed, mix
 from s9.training.checkpoint import Position
+from s9.training.distillation import Teacher
 from s9.training.evaluation import autocast, predict, score
 from s9.training.ranks import Ranks
 
@@ -74,6 +75,7 @@ def fit(
     start: Position | None = None,
     due: Callable[[], bool] = lambda: False,
     ranks: Ranks | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[Reached]:
     """Trains from `start` on. Yields after each epoch, with its record, and after each step at which `due()` says so.
 
@@ -109,7 +111,7 @@ def fit(
             mixed = mix(config.aug.mix, images, labels, (config.seed, epoch, batch))
             torch.manual_seed(step_key(config.seed, step, ranks.rank))
             step_started = time.perf_counter()
-            loss, logits = train_step(forward, optimizer, mixed, trainer, device, precision)
+            loss, logits = train_step(forward, optimizer, mixed, trainer, device, precision, teacher)
             step_s += time.perf_counter() - step_started
             scheduler.step()
             if ema is not None:
@@ -159,12 +161,16 @@ def train_step(
     config: TrainerConfig,
     device: torch.device,
     precision: torch.dtype,
+    teacher: Teacher | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward, backward and optimizer on one batch; (loss, logits (B, num_classes)), both detached, in float32."""
     with autocast(device, precision):
         logits = forward(mixed.images)
+        wanted = teacher(mixed.images) if teacher else None
     logits = logits.float()
     loss = mixed_loss(logits, mixed, config.label_smoothing)
+    if teacher and wanted is not None:
+        loss = teacher.taught(loss, logits, wanted)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if config.clip_norm is not None:

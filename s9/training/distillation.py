@@ -1,0 +1,35 @@
+"""Distillation: a trained network's probabilities as labels, beside the true ones.
+
+Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from s9.config import DistillationConfig
+
+
+class Teacher:
+    """A network that is trained no more, in its evaluation form; it sees the same augmented images as its student."""
+
+    def __init__(self, model: nn.Module, config: DistillationConfig):
+        self.model = model.eval().requires_grad_(False)
+        self.config = config
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """images (B, 3, H, W), normalised -> logits (B, num_classes)."""
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+    def taught(self, loss: torch.Tensor, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """The loss of the true labels and that of the teacher's logits `wanted`, by their shares; all in float32.
+
+        The teacher's is the Kullback-Leibler divergence at `temperature`, times its square: so the size of its
+        gradient does not depend on the temperature.
+        """
+        temperature = self.config.temperature
+        student, teacher = ((values / temperature).log_softmax(1) for values in (logits, wanted.float()))
+        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+        return torch.lerp(loss, divergence, self.config.share)

@@ -1,0 +1,178 @@
+"""Weights of another run, to start or to learn from: what a teacher adds to the loss, and which ones are refused."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from s9.command_line import compose_config
+from s9.config import Config, DistillationConfig
+from s9.errors import UserError
+from s9.prepared import Prepared, prepare
+from s9.tracking import record
+from s9.training.distillation import Teacher
+from s9.training.ranks import Ranks
+from tests.processes import QUICK, content, differing, finish, run, start
+
+MISSING = "no-run"
+
+
+def teacher(share: float = 0.7, temperature: float = 2.0) -> Teacher:
+    return Teacher(nn.BatchNorm2d(3), DistillationConfig(share, temperature))
+
+
+def logits(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_loss_is_that_of_the_paper(share: float, temperature: float) -> None:
+    """By hand, with python's own floats."""
+    student, wanted = [[0.3, -1.2, 2.0], [1.5, 0.0, -0.5]], [[1.0, 0.0, -2.0], [0.2, 0.4, 0.1]]
+
+    def softened(row: list[float]) -> list[float]:
+        powers = [math.exp(value / temperature) for value in row]
+        return [power / sum(powers) for power in powers]
+
+    divergence = 0.0
+    for ours, theirs in zip(student, wanted, strict=True):
+        pairs = zip(softened(theirs), softened(ours), strict=True)
+        divergence += sum(p * math.log(p / q) for p, q in pairs) / len(student)
+    found = teacher(share, temperature).taught(torch.tensor(5.0), logits(*student), logits(*wanted))
+    assert float(found) == pytest.approx((1 - share) * 5.0 + share * temperature**2 * divergence, rel=1e-5)
+
+
+def test_a_student_that_says_the_same_has_nothing_to_learn_from_it() -> None:
+    same = logits([0.3, -1.2, 2.0]).requires_grad_()
+    teacher(share=1.0).taught(torch.tensor(5.0), same, same.detach()).backward()
+    assert same.grad is not None and same.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0])
+def test_the_size_of_the_gradient_does_not_depend_on_the_temperature(temperature: float) -> None:
+    """To first order it is (student - teacher) / classes, for logits of mean zero that are small beside it."""
+    student = logits([0.01, -0.01]).requires_grad_()
+    teacher(1.0, temperature).taught(torch.tensor(0.0), student, logits([-0.01, 0.01])).backward()
+    assert student.grad is not None
+    assert student.grad.flatten().tolist() == pytest.approx([0.01, -0.01], rel=1e-2)
+
+
+def test_it_is_not_trained_and_its_batch_statistics_stay() -> None:
+    one = teacher()
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    said = one(torch.randn(8, 3, 4, 4))
+    assert not said.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in one.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("distillation.share=0", "distillation.share=0.0: must be more than 0, at most 1"),
+        ("distillation.share=1.1", "distillation.share=1.1: must be more than 0, at most 1"),
+        ("distillation.temperature=0", "distillation.temperature=0.0: must be more than 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(override: str, wanted: str) -> None:
+    with pytest.raises(UserError, match=re.escape(wanted)):
+        compose_config(["data=digits", override])
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of model=strided on the digits."""
+    cwd = tmp_path_factory.mktemp("teacher")
+    finish(cwd, *QUICK, "trainer.steps_per_epoch=20", "hydra.run.dir=run")
+    return cwd / "run"
+
+
+def prepared(folder: Path, *overrides: str) -> Prepared:
+    return prepare(of(*overrides), folder, Ranks())
+
+
+def of(*overrides: str) -> Config:
+    return compose_config([*QUICK, *overrides])
+
+
+def test_without_one_there_is_none(tmp_path: Path) -> None:
+    assert prepared(tmp_path).teacher is None
+
+
+def test_a_run_starts_from_the_weights_that_it_names(taught: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    wanted = load_file(taught / record.FINAL)
+    started, fresh = prepared(tmp_path, f"init_from={taught}"), prepared(tmp_path)
+    assert all(torch.equal(value, wanted[name]) for name, value in started.model.state_dict().items())
+    assert not all(torch.equal(value, wanted[name]) for name, value in fresh.model.state_dict().items())
+
+
+def test_weights_of_another_network_are_refused(taught: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="of another network"):
+        prepared(tmp_path, f"init_from={taught}", "model=dilated")
+
+
+@pytest.mark.parametrize("part", ["", record.FINAL, record.BEST], ids=["folder", "final", "best"])
+def test_it_is_a_run_or_one_of_its_weights_files(taught: Path, tmp_path: Path, part: str) -> None:
+    from safetensors.torch import load_file
+
+    made = prepared(tmp_path, f"teacher={taught / part}").teacher
+    assert made is not None and not made.model.training
+    wanted = load_file(taught / (part or record.FINAL))
+    assert all(torch.equal(value, wanted[name]) for name, value in made.model.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["teacher", "init_from"])
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["seed=1"], "was trained with seed=0, this run has 1"),
+        (["data.val_size=99"], "was trained with data.val_size=150, this run has 99"),
+    ],
+)
+def test_one_that_has_seen_val_is_refused(
+    taught: Path, tmp_path: Path, overrides: list[str], wanted: str, key: str
+) -> None:
+    with pytest.raises(UserError, match=f"{re.escape(wanted)}.*images that are val here"):
+        prepared(tmp_path, f"{key}={taught}", *overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["teacher", "init_from"])
+def test_a_folder_without_a_run_is_one_line_and_leaves_nothing(tmp_path: Path, key: str) -> None:
+    refused = run(tmp_path, *QUICK, f"{key}={MISSING}", "hydra.run.dir=run")
+    assert refused.process.exitcode == 2
+    assert refused.text.splitlines()[-1].startswith(f"error: {key}={MISSING}: there is no {MISSING}/config.yaml")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_it_makes_a_student_agree_with_it(taught: Path, tmp_path: Path) -> None:
+    """Alone, and for as long as it takes to tell: the student's loss against it falls to less than half."""
+    overrides = ("trainer.steps_per_epoch=40", "distillation.share=1", "optimizer.lr=0.05")
+    finish(tmp_path, *QUICK, *overrides, f"teacher={taught}", "trainer.epochs=4", "hydra.run.dir=run")
+    losses = [line["train/loss"] for line in record.read_metrics(tmp_path / "run")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.fixture(scope="module")
+def uncut(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str, bytes]]:
+    cwd = tmp_path_factory.mktemp("uncut")
+    finish(cwd, *QUICK, f"teacher={taught}", "hydra.run.dir=run")
+    return lambda: content(cwd / "run")
+
+
+@pytest.mark.slow
+def test_a_killed_student_ends_as_if_it_had_not_been(
+    taught: Path, tmp_path: Path, uncut: Callable[[], dict[str, bytes]]
+) -> None:
+    started = start(tmp_path, *QUICK, f"teacher={taught}", "hydra.run.dir=run")
+    started.when((tmp_path / "run" / "checkpoints" / "step-00000003.pt").exists)
+    started.kill()
+    finish(tmp_path, "resume=run")
+    assert differing(tmp_path / "run", uncut()) == []
