@@ -1,0 +1,92 @@
+"""The weights that come with s9: whole runs in small, whose cards say what their files say, and who can still do it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from s9.command_line import compose_config
+from s9.data.cifar10 import CLASS_NAMES, MEAN, STD
+from s9.data.image_set import ImageSet, Split
+from s9.models.analysis import model_facts, model_rules
+from s9.models.s9net import S9Net
+from s9.tracking import record
+from s9.training.evaluation import predict, score
+from s9.training.weights import load_weights
+
+SHIPPED = sorted(
+    path.parent for path in (Path(record.__file__).parents[1] / "models" / "weights").glob("*/config.yaml")
+)
+PER_CLASS = 200  # of 1,000 test images: the standard error is 0.7 points where the accuracy is 90 %
+MARGIN = 0.025
+
+every_one = pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+
+
+def card(folder: Path) -> str:
+    return (folder / "README.md").read_text()
+
+
+def test_there_are_some() -> None:
+    assert "frontier" in [folder.name for folder in SHIPPED]
+
+
+@every_one
+def test_it_is_the_network_of_its_name(folder: Path) -> None:
+    assert record.read_config(folder).model == compose_config([f"model={folder.name}"]).model
+
+
+@every_one
+def test_it_keeps_the_rules(folder: Path) -> None:
+    broken = [rule.name for rule in model_rules(record.read_config(folder).model, 10, 32) if not rule.holds]
+    assert broken == []
+
+
+@every_one
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("key", ["accuracy", "accuracy_flip"])
+def test_its_card_has_the_numbers_of_its_summary(folder: Path, split: str, key: str) -> None:
+    row = next(line for line in card(folder).splitlines() if line.startswith(f"| {split} |"))
+    column = 2 if key == "accuracy" else 3
+    assert row.split("|")[column].strip() == f"{100 * record.read_summary(folder)[split][key]:.2f} %"
+
+
+@every_one
+def test_its_card_has_the_size_the_data_and_the_command(folder: Path) -> None:
+    summary, text = record.read_summary(folder), card(folder)
+    facts = model_facts(record.read_config(folder).model, 10, 32)
+    assert summary["parameters"] == facts.parameters < 200_000
+    for wanted in (f"{facts.parameters:,} parameters", summary["data"], f"`{summary['command']}`"):
+        assert wanted in text
+
+
+@every_one
+def test_no_path_of_the_machine_that_trained_it_is_in_it(folder: Path) -> None:
+    texts = [card(folder), (folder / record.CONFIG).read_text(), json.dumps(record.read_summary(folder))]
+    assert re.findall(r"""(?:^|[\s"'(`])/\w+""", "\n".join(texts)) == []
+
+
+@every_one
+def test_its_weights_are_finite_and_fit(folder: Path) -> None:
+    model = S9Net(record.read_config(folder).model, 10)
+    load_weights(model, folder / record.FINAL)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+@pytest.mark.real
+@every_one
+def test_it_knows_the_test_images_as_its_card_says(folder: Path, cifar10_images: Path) -> None:
+    """2,000 of them, in float32, with the mean and std of the original images: the JPEG copy's are as good as these."""
+    places = [sorted((cifar10_images / "test" / name).iterdir())[:PER_CLASS] for name in CLASS_NAMES]
+    images = np.stack([np.asarray(Image.open(path)) for paths in places for path in paths])
+    labels = np.repeat(np.arange(len(CLASS_NAMES)), PER_CLASS)
+    split, none = Split(images, labels), Split(images[:0], labels[:0])
+    data = ImageSet("test", CLASS_NAMES, MEAN, STD, none, none, split)
+    model = S9Net(record.read_config(folder).model, 10)
+    load_weights(model, folder / record.FINAL)
+    found = score(predict(model, split, data, torch.device("cpu"), torch.float32), split)["accuracy"]
+    assert found == pytest.approx(record.read_summary(folder)["test"]["accuracy"], abs=MARGIN)
