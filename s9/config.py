@@ -103,9 +103,7 @@ BACKENDS = ("device", "albumentations")
 class LayerConfig:
     """One row of the network's table: a convolution with norm, activation and dropout."""
 
-    channels: int | None = (
-        MISSING  # null: one a class, without norm, activation and dropout (the last layer without a head)
-    )
+    channels: int | None = MISSING  # null: one a class, without norm, activation and dropout (last, without a head)
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
@@ -225,7 +223,7 @@ class WandbConfig:
 
 @dataclass
 class DistillationConfig:
-    """How much a teacher counts, where there is one."""
+    """How much a teacher counts, where there is one. The values here stand for runs that are older than these keys."""
 
     share: float = 0.7  # of the loss; the rest is the true labels'
     temperature: float = 2.0  # that softens the probabilities of both
@@ -246,15 +244,17 @@ class Config:
     scheduler: dict[str, Any] = MISSING  # _target_ and what the target knows
     trainer: TrainerConfig = MISSING
     wandb: WandbConfig = MISSING
-    init_from: str | None = (
-        None  # weights to start from: a finished run's folder, or one of its weights' files; null: none
-    )
+    init_from: str | None = None  # weights to start from: a finished run's folder, or one of its weights' files
     teacher: str | None = None  # to learn from: the same
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for key, value in vars(self.distillation).items():
+            alone = getattr(DistillationConfig, key)
+            used = self.teacher is not None or value == alone
+            require(f"distillation.{key}", value, used, f"{alone} without a teacher; add teacher=<a run>")
         require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         fits = self.aug.backend == "device" or self.data.loader == "workers"
         wanted = "device with data.loader=resident; add data.loader=workers (and data.workers=2, say)"

@@ -82,14 +82,16 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     from s9.training.weights import load_weights
 
     precision = runtime.pick_precision(config.trainer.precision, ranks.device)
+    begun = source_of("init_from", config.init_from, config)  # before the data, which may have to be downloaded
+    taught = source_of("teacher", config.teacher, config)
     runtime.seed_everything(config.seed)
     runtime.keep_freed_memory()
     data = sources.load(config.data, config.seed)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
-    if config.init_from is not None:
-        load_weights(model, weights_of("init_from", config.init_from, config)[1])
+    if begun:
+        load_weights(model, begun.weights)
     guard_bfloat16(model, data.image_size, ranks.device, precision)
     model.to(ranks.device)
     optimizer = optim.build_optimizer(config.optimizer, model)
@@ -98,53 +100,62 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
     checkpoints = Checkpoints(folder, parts, record.as_dict(config), ranks.world, config.trainer.save_every)
     made = (data, augment, loader, model, optimizer, scheduler, averaged)
-    teacher = load_teacher(config, data, ranks.device, precision)
+    teacher = load_teacher(config, data, ranks.device, taught) if taught else None
     return Prepared(*made, ranks.device, precision, checkpoints, config, ranks, teacher)
 
 
-def load_teacher(
-    config: Config, data: "ImageSet", device: "torch.device", precision: "torch.dtype"
-) -> "Teacher | None":
-    """The network that `config.teacher` names, or None.
+def load_teacher(config: Config, data: "ImageSet", device: "torch.device", source: "Source") -> "Teacher":
+    """The network of another run, with its weights.
 
     Raises:
-        UserError: see `weights_of`; or its weights are not those of its configuration.
+        UserError: its weights are not those of its configuration, or of other classes.
     """
-    from s9.models.precision import guard_bfloat16
     from s9.models.s9net import S9Net
     from s9.training.distillation import Teacher
     from s9.training.weights import load_weights
 
-    if config.teacher is None:
-        return None
-    taught, weights = weights_of("teacher", config.teacher, config)
-    model = S9Net(taught.model, len(data.class_names), data.image_size)
-    load_weights(model, weights)
-    guard_bfloat16(model, data.image_size, device, precision)
+    model = S9Net(source.config.model, len(data.class_names), data.image_size)
+    load_weights(model, source.weights)
     return Teacher(model.to(device), config.distillation)
 
 
-def weights_of(key: str, given: str, config: Config) -> tuple[Config, Path]:
-    """The configuration and the weights' file of the run that `key=given` names, by its folder or by the file.
+@dataclass(frozen=True)
+class Source:
+    """A finished run that another one starts or learns from: its configuration, and the file of its weights."""
+
+    config: Config
+    weights: Path
+
+
+def source_of(key: str, given: str | None, config: Config) -> Source | None:
+    """The run that `key=given` names, by its folder or by a file of its weights; None where none is named.
 
     Raises:
-        UserError: there is no such run, it is of other data, or it has seen what is held out as val here.
+        UserError: there is no such run, it has not finished, it is of other data, or it has seen what is val here.
     """
     from s9.tracking import record
 
-    path = Path(given)
-    weights = path if path.suffix == ".safetensors" else path / record.FINAL
+    if given is None:
+        return None
+    weights = Path(given) if Path(given).suffix == ".safetensors" else Path(given) / record.FINAL
     folder = weights.parent.parent
-    if not (folder / record.CONFIG).is_file():
-        raise UserError(f"{key}={given}: there is no {folder / record.CONFIG}; give the folder of a finished run")
+    for name in (record.CONFIG, record.FINAL):
+        if not (folder / name).is_file():
+            raise UserError(f"{key}={given}: there is no {folder / name}; give the folder of a finished run")
     theirs = record.read_config(folder)
-    same: list[tuple[str, object, object]] = [("data.name", theirs.data.name, config.data.name)]
-    if config.data.val_size:
-        same += [("data.val_size", theirs.data.val_size, config.data.val_size), ("seed", theirs.seed, config.seed)]
-    for name, there, here in same:
+    of_images = ["data.name", *(f"data.{name}" for name in ("root", "image_size") if hasattr(config.data, name))]
+    of_val = ["data.val_size", "seed"] if config.data.val_size else []
+    for name in of_images + of_val:
+        there, here = (_value(of, name) for of in (theirs, config))
         if there != here:
-            raise UserError(
-                f"{key}={given}: was trained with {name}={there}, this run has {here}; "
-                "they must be the same, or it has seen images that are val here"
-            )
-    return theirs, weights
+            why = "has seen images that are val here" if name in of_val else "is of other images"
+            raise UserError(f"{key}={given}: {why}; it was trained with {name}={there}, this run has {here}")
+    return Source(theirs, weights)
+
+
+def _value(config: Config, key: str) -> object:
+    """One value; of a path its last part, since a folder may have moved."""
+    value: object = config
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return Path(str(value)).name if key == "data.root" else value

@@ -294,6 +294,13 @@ def test_of_another_configuration_the_key_is_named(saved: Path, other: dict[str,
     assert "\n" not in str(raised.value)
 
 
+def test_one_from_before_a_key_is_gone_on_with_where_the_key_says_nothing_new() -> None:
+    today = {"seed": 0, "init_from": None, "teacher": None, "distillation": {"share": 0.7, "temperature": 2.0}}
+    checkpoint.refuse_another_config(Path("step-1.pt"), {"seed": 0}, today)
+    with pytest.raises(UserError, match="teacher was None, and is outputs/other now"):
+        checkpoint.refuse_another_config(Path("step-1.pt"), {"seed": 0}, today | {"teacher": "outputs/other"})
+
+
 def test_of_another_network_one_line_says_so(saved: Path) -> None:
     with pytest.raises(UserError, match="of another") as raised:
         checkpoints(saved, make_parts(channels=16)).restore()

@@ -1,4 +1,4 @@
-"""The weights that come with s9: whole runs in small, whose cards say what their files say, and who can still do it."""
+"""The weights that come with s9: each card says what its files say, and the accuracy still holds."""
 
 import json
 import re
@@ -67,7 +67,7 @@ def test_its_card_has_the_size_the_data_and_the_command(folder: Path) -> None:
 @every_one
 def test_no_path_of_the_machine_that_trained_it_is_in_it(folder: Path) -> None:
     texts = [card(folder), (folder / record.CONFIG).read_text(), json.dumps(record.read_summary(folder))]
-    assert re.findall(r"""(?:^|[\s"'(`])/\w+""", "\n".join(texts)) == []
+    assert re.findall(r"""(?:^|[\s"'(`=:,\[])/\w+""", "\n".join(texts)) == []
 
 
 @every_one

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from s9.config import DistillationConfig
 from s9.errors import UserError
 from s9.files import write_whole
 
@@ -24,6 +25,8 @@ log = logging.getLogger("s9")
 FOLDER = "checkpoints"
 KEPT = 2
 FREE = ("wandb", "trainer.save_every")  # what may be another when a run goes on
+# Keys that checkpoints of earlier versions lack, and what those runs did.
+ADDED = {"init_from": None, "teacher": None, "distillation": asdict(DistillationConfig())}
 FORMAT = 1  # raised when the content changes so that older ones cannot be read
 
 
@@ -166,7 +169,7 @@ def refuse_another_config(path: Path, stored: Any, wanted: Any, key: str = "") -
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for name in sorted(stored.keys() | wanted.keys(), key=str):
             at = f"{key}.{name}" if key else str(name)
-            refuse_another_config(path, stored.get(name, "missing"), wanted.get(name, "missing"), at)
+            refuse_another_config(path, stored.get(name, ADDED.get(at, "missing")), wanted.get(name, "missing"), at)
     elif stored != wanted:
         raise UserError(f"{path}: of another run; {key} was {stored}, and is {wanted} now")
 
