@@ -18,7 +18,7 @@ from s9.prepared import Prepared, prepare, source_of
 from s9.tracking import record
 from s9.training.distillation import Teacher
 from s9.training.ranks import Ranks
-from tests.processes import QUICK, content, differing, finish, run, start
+from tests.processes import QUICK, content, differing, finish, reached_step, run, start
 
 MISSING = "no-run"
 
@@ -228,7 +228,7 @@ def test_a_killed_student_ends_as_if_it_had_not_been(
     taught: Path, tmp_path: Path, uncut: Callable[[], dict[str, bytes]]
 ) -> None:
     started = start(tmp_path, *QUICK, f"teacher={taught}", "hydra.run.dir=run")
-    started.when((tmp_path / "run" / "checkpoints" / "step-00000003.pt").exists)
+    started.when(reached_step(tmp_path / "run", 3))
     started.kill()
     finish(tmp_path, "resume=run")
     assert differing(tmp_path / "run", uncut()) == []
