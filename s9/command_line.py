@@ -224,10 +224,21 @@ def check_sweep(overrides: list[str]) -> None:
         else:
             choices.append([override])
     first = [c[0] for c in choices]
-    compose_config(first)
+    check_run(first)
     for position, values in enumerate(choices):
         for value in values[1:]:
-            compose_config([*first[:position], value, *first[position + 1 :]])
+            check_run([*first[:position], value, *first[position + 1 :]])
+
+
+def check_run(overrides: list[str]) -> None:
+    """Checks the values, and the runs that they name, before anything is started or written.
+
+    Raises:
+        UserError: what is wrong with one of them.
+    """
+    from s9.prepared import sources_of
+
+    sources_of(compose_config(overrides))
 
 
 def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> None:
@@ -258,7 +269,7 @@ def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> 
         elif swept:
             raise UserError(f"{swept[0]}: names several values; add -m to run them all")
         else:
-            compose_config(parsed.overrides)
+            check_run(parsed.overrides)
     from hydra.errors import HydraException
 
     prepare_hydra()

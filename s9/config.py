@@ -22,15 +22,20 @@ class DataConfig:
     val_size: int = MISSING  # images held out of train, stratified; 0: none
     loader: str = MISSING  # resident: the images live on the device; workers: processes read them from memory or disk
     workers: int = MISSING  # processes, with loader=workers; 0: the training process itself
+    val_seed: int | None = field(default=None, kw_only=True)  # which are held out; null: by `seed`, as in older runs
 
     def __post_init__(self) -> None:
         fits = DATA_CONFIGS.get(self.name) is type(self)
         require("data.name", self.name, fits, "left as it is; choose with data=" + " or data=".join(DATA_CONFIGS))
         require("data.val_size", self.val_size, self.val_size >= 0, "0 or more")
+        require("data.val_seed", self.val_seed, 0 <= (self.val_seed or 0) < 2**32, "from 0 to 4294967295, or null")
         require("data.loader", self.loader, self.loader in LOADERS, " or ".join(LOADERS))
         require("data.workers", self.workers, 0 <= self.workers <= 256, "from 0 to 256")
         none = self.loader == "workers" or self.workers == 0
         require("data.workers", self.workers, none, "0 with data.loader=resident; add data.loader=workers")
+
+    def val_seed_of(self, seed: int) -> int:
+        return seed if self.val_seed is None else self.val_seed
 
 
 LOADERS = ("resident", "workers")
@@ -230,7 +235,7 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         require("distillation.share", self.share, 0 < self.share <= 1, "more than 0, at most 1")
-        require("distillation.temperature", self.temperature, 0 < self.temperature < math.inf, "more than 0")
+        require("distillation.temperature", self.temperature, 0.1 <= self.temperature <= 100, "from 0.1 to 100")
 
 
 @dataclass
@@ -274,11 +279,7 @@ class Config:
         return self.name or f"{self.model.name}-{self.aug.name}-{self.data.name}"
 
 
-DATA_CONFIGS: dict[str, type[DataConfig]] = {
-    "cifar10": Cifar10Config,
-    "folder": FolderConfig,
-    "digits": DigitsConfig,
-}
+DATA_CONFIGS: dict[str, type[DataConfig]] = {"cifar10": Cifar10Config, "folder": FolderConfig, "digits": DigitsConfig}
 
 
 def to_config(composed: DictConfig) -> Config:

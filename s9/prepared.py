@@ -3,12 +3,13 @@
 Each rank makes them for itself. Everything heavy is imported inside.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s9.config import Config
+from s9.config import Config, FolderConfig
 from s9.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     from s9.training.weights import load_weights
 
     precision = runtime.pick_precision(config.trainer.precision, ranks.device)
-    begun = source_of("init_from", config.init_from, config)  # before the data, which may have to be downloaded
-    taught = source_of("teacher", config.teacher, config)
+    begun, taught = sources_of(config)  # before the data, which may have to be downloaded
     runtime.seed_everything(config.seed)
     runtime.keep_freed_memory()
     data = sources.load(config.data, config.seed)
+    for source in (begun, taught):
+        if source:
+            source.refuse_other_images(data)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
@@ -98,7 +101,8 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
     averaged = loop.averaged(model, config.trainer.ema_decay)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
-    checkpoints = Checkpoints(folder, parts, record.as_dict(config), ranks.world, config.trainer.save_every)
+    identity = record.as_dict(config) | ({"weights of the teacher": taught.digest} if taught else {})
+    checkpoints = Checkpoints(folder, parts, identity, ranks.world, config.trainer.save_every)
     made = (data, augment, loader, model, optimizer, scheduler, averaged)
     teacher = load_teacher(config, data, ranks.device, taught) if taught else None
     return Prepared(*made, ranks.device, precision, checkpoints, config, ranks, teacher)
@@ -108,7 +112,7 @@ def load_teacher(config: Config, data: "ImageSet", device: "torch.device", sourc
     """The network of another run, with its weights.
 
     Raises:
-        UserError: its weights are not those of its configuration, or of other classes.
+        UserError: its weights are not those of its configuration, or of another number of classes.
     """
     from s9.models.s9net import S9Net
     from s9.training.distillation import Teacher
@@ -121,10 +125,32 @@ def load_teacher(config: Config, data: "ImageSet", device: "torch.device", sourc
 
 @dataclass(frozen=True)
 class Source:
-    """A finished run that another one starts or learns from: its configuration, and the file of its weights."""
+    """A finished run that another one starts or learns from.
 
+    said: how it was named, as teacher=<folder>. images: the fingerprint of its train images; empty where it has none.
+    """
+
+    said: str
     config: Config
     weights: Path
+    images: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its weights' file."""
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+    def refuse_other_images(self, data: "ImageSet") -> None:
+        """Raises UserError where its images are known to be others: what is val here may have been train there."""
+        if self.images and data.fingerprint and self.images != data.fingerprint:
+            why = "the files in train have other names, sizes or classes than those that it was trained with"
+            raise UserError(f"{self.said}: is of other images: {why}")
+
+
+def sources_of(config: Config) -> tuple[Source | None, Source | None]:
+    """What `init_from` and `teacher` name. Raises as `source_of`; no image is read."""
+    begun = source_of("init_from", config.init_from, config)
+    return begun, source_of("teacher", config.teacher, config)
 
 
 def source_of(key: str, given: str | None, config: Config) -> Source | None:
@@ -137,25 +163,37 @@ def source_of(key: str, given: str | None, config: Config) -> Source | None:
 
     if given is None:
         return None
-    weights = Path(given) if Path(given).suffix == ".safetensors" else Path(given) / record.FINAL
+    said, named = f"{key}={given}", Path(given).expanduser()
+    weights = named if named.suffix == ".safetensors" else named / record.FINAL
     folder = weights.parent.parent
-    for name in (record.CONFIG, record.FINAL):
-        if not (folder / name).is_file():
-            raise UserError(f"{key}={given}: there is no {folder / name}; give the folder of a finished run")
-    theirs = record.read_config(folder)
-    of_images = ["data.name", *(f"data.{name}" for name in ("root", "image_size") if hasattr(config.data, name))]
-    of_val = ["data.val_size", "seed"] if config.data.val_size else []
-    for name in of_images + of_val:
-        there, here = (_value(of, name) for of in (theirs, config))
-        if there != here:
-            why = "has seen images that are val here" if name in of_val else "is of other images"
-            raise UserError(f"{key}={given}: {why}; it was trained with {name}={there}, this run has {here}")
-    return Source(theirs, weights)
+    for path in (folder / record.CONFIG, folder / record.FINAL, folder / record.SUMMARY, weights):
+        if not path.is_file():
+            raise UserError(f"{said}: there is no {path}; give the folder of a finished run")
+    try:
+        theirs = record.read_config(folder)
+        images = str(record.read_summary(folder).get("images", ""))
+    except UserError as error:
+        raise UserError(f"{said}: {error}") from None
+    _refuse_difference(f"{said}: is of other images", _which_images(theirs), _which_images(config))
+    if config.data.val_size:
+        _refuse_difference(f"{said}: has seen images that are val here", _which_val(theirs), _which_val(config))
+    return Source(said, theirs, weights, images)
 
 
-def _value(config: Config, key: str) -> object:
-    """One value; of a path its last part, since a folder may have moved."""
-    value: object = config
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return Path(str(value)).name if key == "data.root" else value
+def _which_images(config: Config) -> dict[str, object]:
+    """By key; of the root its last part, since a folder may have moved."""
+    data = config.data
+    of_folder: dict[str, object] = {}
+    if isinstance(data, FolderConfig):
+        of_folder = {"data.root": Path(data.root).expanduser().absolute().name, "data.image_size": data.image_size}
+    return {"data.name": data.name} | of_folder
+
+
+def _which_val(config: Config) -> dict[str, object]:
+    return {"data.val_size": config.data.val_size, "data.val_seed": config.data.val_seed_of(config.seed)}
+
+
+def _refuse_difference(why: str, there: dict[str, object], here: dict[str, object]) -> None:
+    for key, value in here.items():
+        if there.get(key) != value:
+            raise UserError(f"{why}; it was trained with {key}={there.get(key)}, this run has {value}")

@@ -27,14 +27,15 @@ def find(arguments: list[str]) -> Path | None:
         raise UserError(f"resume={asked[0]}: a run goes on with its own configuration; leave out {' '.join(rest)}")
 
     from s9.tracking import record
-    from s9.tracking.status import is_free, read_status
+    from s9.tracking.status import is_done, is_free, read_status
 
     folder = Path(asked[0])
     if not (folder / record.CONFIG).is_file():
         raise UserError(f"resume={folder}: there is no {record.CONFIG} in it; give the folder of a run, or auto")
     record.read_config(folder)
-    if read_status(folder).get("state") == "done":
-        raise UserError(f"resume={folder}: this run is done; score it again with python -m s9.evaluate run={folder}")
+    if is_done(folder):
+        ways = f"score it again: python -m s9.evaluate run={folder}; train on from its weights: init_from={folder}"
+        raise UserError(f"resume={folder}: this run is done; {ways}")
     if not is_free(folder):
         raise UserError(f"resume={folder}: is being trained by another process (pid {read_status(folder).get('pid')})")
     return folder

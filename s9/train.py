@@ -122,11 +122,12 @@ def attempt(
 ) -> tuple[str, int] | None:
     """Trains; the reason and the exit code where that fails. A signal ends the process."""
     from s9.tracking.record import CONFIG
-    from s9.tracking.status import TakenError, read_status
+    from s9.tracking.status import TakenError, is_done, read_status
 
     if not resumed and (folder / CONFIG).exists():
-        reason = f"{folder}: holds a run already; {resume_hint(folder)}, or choose another folder"
-        if read_status(folder).get("state") != "done":
+        done = is_done(folder)
+        reason = f"{folder}: holds a run already; {'' if done else f'{resume_hint(folder)}, or '}choose another folder"
+        if not done:
             line.write(status="failed", reason=reason)
         return reason, 2
     made = [name for name in LEFT_BY_REFUSED if not (folder / name).exists() or not (folder / name).stat().st_size]

@@ -3,11 +3,14 @@
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -15,6 +18,7 @@ from s9.command_line import compose_config
 from s9.config import Config, DistillationConfig
 from s9.errors import UserError
 from s9.prepared import Prepared, prepare, source_of
+from s9.run import Nobody
 from s9.tracking import record
 from s9.training.distillation import Teacher
 from s9.training.ranks import Ranks
@@ -77,7 +81,9 @@ def test_it_is_not_trained_and_its_batch_statistics_stay() -> None:
     [
         ("distillation.share=0", "distillation.share=0.0: must be more than 0, at most 1"),
         ("distillation.share=1.1", "distillation.share=1.1: must be more than 0, at most 1"),
-        ("distillation.temperature=0", "distillation.temperature=0.0: must be more than 0"),
+        ("distillation.temperature=0", "distillation.temperature=0.0: must be from 0.1 to 100"),
+        ("distillation.temperature=1e200", "distillation.temperature=1e+200: must be from 0.1 to 100"),
+        ("data.val_seed=-1", "data.val_seed=-1: must be from 0 to 4294967295, or null"),
         ("distillation.share=0.9", "distillation.share=0.9: must be 0.7 without a teacher; add teacher=<a run>"),
     ],
 )
@@ -86,8 +92,17 @@ def test_a_value_out_of_range_is_refused(override: str, wanted: str) -> None:
         compose_config(["data=digits", override])
 
 
-def test_runs_older_than_these_keys_mean_what_the_defaults_say() -> None:
-    assert compose_config(["data=digits"]).distillation == DistillationConfig()
+def test_a_run_older_than_these_keys_is_read_as_what_it_was(tmp_path: Path) -> None:
+    """Without start weights and teacher; its val images were those of its seed."""
+    record.write_config(tmp_path, compose_config(["data=digits", "seed=7"]))
+    stored = yaml.safe_load((tmp_path / record.CONFIG).read_text())
+    for key in ("init_from", "teacher", "distillation"):
+        del stored[key]
+    del stored["data"]["val_seed"]
+    (tmp_path / record.CONFIG).write_text(yaml.safe_dump(stored))
+    config = record.read_config(tmp_path)
+    assert (config.init_from, config.teacher, config.distillation) == (None, None, DistillationConfig())
+    assert config.data.val_seed_of(config.seed) == 7
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +162,8 @@ def test_it_is_a_run_or_one_of_its_weights_files(mine: Path, tmp_path: Path, par
 @pytest.mark.parametrize(
     ("overrides", "wanted"),
     [
-        (["seed=1"], "has seen images that are val here; it was trained with seed=0, this run has 1"),
+        (["data.val_seed=1"], "has seen images that are val here; it was trained with data.val_seed=0, this run has 1"),
+        (["data.val_seed=null", "seed=1"], "has seen images that are val here; it was trained with data.val_seed=0"),
         (["data.val_size=99"], "has seen images that are val here; it was trained with data.val_size=150, this run"),
         (["data=cifar10", "data.archive=none.tar.gz"], "is of other images; it was trained with data.name=digits"),
     ],
@@ -159,8 +175,48 @@ def test_one_that_has_seen_val_is_refused(
         prepared(tmp_path, f"{key}={taught}", *overrides)
 
 
-def test_where_nothing_is_val_the_seed_is_free(taught: Path, tmp_path: Path) -> None:
-    assert prepared(tmp_path, f"teacher={taught}", "data.val_size=0", "seed=1").teacher is not None
+def test_where_nothing_is_val_every_image_may_have_been_seen(taught: Path, tmp_path: Path) -> None:
+    assert prepared(tmp_path, f"teacher={taught}", "data.val_size=0", "data.val_seed=1").teacher is not None
+
+
+def test_students_of_other_seeds_have_the_same_val_images(taught: Path, tmp_path: Path) -> None:
+    first, second = (prepared(tmp_path, f"teacher={taught}", f"seed={seed}").data for seed in (0, 1))
+    assert np.array_equal(np.asarray(first.val.images), np.asarray(second.val.images))
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"), [("another size", True), ("one more", True), ("other name", True), ("copied", False)]
+)
+def test_a_folder_of_the_same_name_with_other_train_images_is_refused(
+    tmp_path: Path, changed: str, refused: bool
+) -> None:
+    """Which images are val depends on how many there are and in which order: of others the teacher may know some."""
+    for name in ("first", "second"):
+        make_folder(tmp_path / name / "images")
+    place = tmp_path / "second" / "images" / "train" / "a"
+    match changed:
+        case "another size":
+            Image.new("RGB", (40, 40), "red").save(place / "0.png")
+        case "one more":
+            Image.new("RGB", (32, 32), "red").save(place / "9.png")
+        case "other name":
+            (place / "0.png").rename(place / "7.png")
+    config = ["data=folder", f"data.cache={tmp_path / 'cache'}", "data.val_size=4", *QUICK[1:]]
+    finish(tmp_path, *config, "data.root=first/images", "hydra.run.dir=run")
+    student = run(tmp_path, *config, "data.root=second/images", "teacher=run", "hydra.run.dir=student")
+    assert student.process.exitcode == (2 if refused else 0)
+    line = "error: teacher=run: is of other images: the files in train have other names, sizes or classes"
+    assert student.text.splitlines()[-1].startswith(line) == refused
+
+
+def make_folder(root: Path) -> None:
+    """Two classes of six train and two test images each."""
+    for split, count in (("train", 6), ("test", 2)):
+        for name, colour in (("a", 40), ("b", 200)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("RGB", (32, 32), (colour, 10 * number, colour))
+                image.save(root / split / name / f"{number}.png")
 
 
 @pytest.mark.parametrize(("key", "value"), [("root", "other"), ("image_size", 16)])
@@ -169,10 +225,61 @@ def test_folders_of_images_must_be_the_same(tmp_path: Path, key: str, value: str
     record.write_config(tmp_path, config)
     (tmp_path / "weights").mkdir()
     (tmp_path / record.FINAL).touch()
+    record.write_summary(tmp_path, {})
     moved = compose_config(["data=folder", "data.root=there/images"])
     assert source_of("teacher", str(tmp_path), moved) is not None
     with pytest.raises(UserError, match=rf"is of other images; it was trained with data\.{key}="):
         source_of("teacher", str(tmp_path), compose_config(["data=folder", "data.root=images", f"data.{key}={value}"]))
+
+
+@pytest.mark.parametrize("mix", [0, 1])
+def test_the_true_labels_count_as_without_it(taught: Path, tmp_path: Path, mix: int) -> None:
+    """Smoothed and, with CutMix, by their shares: a teacher of next to no share leaves the first loss as it is."""
+    same = ("trainer.label_smoothing=0.3", f"aug.mix.p={mix}", "trainer.steps_per_epoch=1")
+    with_it = prepared(tmp_path, *same, f"teacher={taught}", "distillation.share=1e-6")
+    without = prepared(tmp_path, *same)
+    losses = [next(epoch_losses(p)) for p in (with_it, without)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def epoch_losses(p: Prepared) -> Iterator[float]:
+    """The mean train loss of each epoch."""
+    return (reached.record["train/loss"] for reached in p.fit(Nobody()) if reached.record)
+
+
+def test_it_sees_the_very_images_that_its_student_sees(taught: Path, tmp_path: Path) -> None:
+    """Mixed ones too."""
+    p = prepared(tmp_path, "aug.mix.p=1", f"teacher={taught}")
+    assert p.teacher is not None
+    of_student: list[torch.Tensor] = []
+    of_teacher: list[torch.Tensor] = []
+    p.model.register_forward_pre_hook(lambda m, given: of_student.append(given[0].clone()) if m.training else None)
+    p.teacher.model.register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
+    list(epoch_losses(p))
+    assert len(of_student) == 12
+    assert all(torch.equal(a, b) for a, b in zip(of_student, of_teacher, strict=True))
+
+
+def test_another_teacher_of_the_same_name_does_not_go_on_with_its_student(mine: Path, tmp_path: Path) -> None:
+    started = start(tmp_path, *QUICK, f"teacher={mine}", "hydra.run.dir=run")
+    started.when(reached_step(tmp_path / "run", 3))
+    started.kill()
+    change_weights(mine / record.FINAL, lambda name, value: value + 1)
+    refused = run(tmp_path, "resume=run")
+    assert refused.process.exitcode == 2
+    assert "of another run; weights of the teacher was " in refused.text.splitlines()[-1]
+
+
+def test_in_a_sweep_it_is_looked_at_before_the_first_job(taught: Path, tmp_path: Path) -> None:
+    refused = run(tmp_path, "-m", *QUICK, f"teacher={taught},{MISSING}", "hydra.sweep.dir=sweep")
+    assert refused.process.exitcode == 2 and not (tmp_path / "sweep").exists()
+    assert refused.text.splitlines()[-1].startswith(f"error: teacher={MISSING}: there is no {MISSING}/config.yaml")
+
+
+def test_a_weights_file_that_is_not_there_is_named(taught: Path, tmp_path: Path) -> None:
+    named = taught / "weights" / "bset.safetensors"
+    with pytest.raises(UserError, match="^" + re.escape(f"teacher={named}: there is no {named}")):
+        prepared(tmp_path, f"teacher={named}")
 
 
 @pytest.mark.parametrize("part", ["", record.BEST], ids=["folder", "best"])
@@ -192,7 +299,7 @@ def test_a_target_outside_the_allow_list_in_its_configuration_is_refused(mine: P
     text = (mine / record.CONFIG).read_text()
     assert "torch.optim.SGD" in text
     (mine / record.CONFIG).write_text(text.replace("torch.optim.SGD", "os.system"))
-    with pytest.raises(UserError, match=r"optimizer\._target_=os\.system"):
+    with pytest.raises(UserError, match=rf"^teacher={mine}: optimizer\._target_=os\.system"):
         prepared(tmp_path, f"teacher={mine}")
 
 

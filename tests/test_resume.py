@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -168,8 +169,20 @@ def last_lines(started: Started) -> tuple[int | None, list[str]]:
 def test_a_run_that_is_done_is_refused_in_one_line(uncut: Callable[[str], Path]) -> None:
     folder = uncut("sgd")
     refused = run(folder.parent, "resume=run")
-    wanted = "error: resume=run: this run is done; score it again with python -m s9.evaluate run=run\n"
+    ways = "score it again: python -m s9.evaluate run=run; train on from its weights: init_from=run"
+    wanted = f"error: resume=run: this run is done; {ways}\n"
     assert (refused.process.exitcode, refused.text) == (2, wanted)
+
+
+def test_weights_that_are_shipped_without_a_status_are_done(uncut: Callable[[str], Path], tmp_path: Path) -> None:
+    """To go on with them would be to train from the start, over them."""
+    for name in (record.CONFIG, record.SUMMARY, record.FINAL):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(uncut("sgd") / name, tmp_path / "run" / name)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert "this run is done" in run(tmp_path, "resume=run").text
+    assert run(tmp_path, *QUICK, IN_RUN).text == "error: run: holds a run already; choose another folder\n"
+    assert {p: p.read_bytes() for p in before} == before
 
 
 def test_a_folder_that_holds_a_run_is_not_used_for_another(uncut: Callable[[str], Path]) -> None:

@@ -39,7 +39,8 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     whole = {s: Split(arrays[f"{s}_images"], np.array([file.label for file in files[s]], np.int64)) for s in files}
     mean, std = ((v[0], v[1], v[2]) for v in arrays["train_statistics"].tolist())
     train, val = hold_out(whole["train"], config.val_size, seed)
-    return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"])
+    fingerprint = _fingerprint(root, files["train"])
+    return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"], fingerprint)
 
 
 def _variant(root: Path) -> str:
@@ -96,6 +97,14 @@ def _key(root: Path, files: dict[str, list[_File]], image_size: int) -> str:
             below = file.path.removeprefix(f"{root}{os.sep}")
             digest.update(os.fsencode(below) + f"\0{file.size}\0{file.modified}\n".encode())
     return f"folder-{digest.hexdigest()[:24]}"
+
+
+def _fingerprint(root: Path, train: list[_File]) -> str:
+    """Of the names below `root` and the sizes of its train images, by class: stays when the folder is copied."""
+    digest = hashlib.sha256()
+    for file in train:
+        digest.update(os.fsencode(file.path.removeprefix(f"{root}{os.sep}")) + f"\0{file.size}\n".encode())
+    return digest.hexdigest()[:24]
 
 
 def _decode(files: dict[str, list[_File]], image_size: int, to: Path) -> None:

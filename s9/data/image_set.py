@@ -63,7 +63,11 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set in memory. mean and std: (3,) of RGB in [0, 1]; variant: how people should name its accuracies."""
+    """A data set in memory.
+
+    mean and std: (3,) of RGB in [0, 1]. variant: how people should name its accuracies. fingerprint: the same for the
+    same images of train (val among them) in the same order; empty where the configuration alone says which they are.
+    """
 
     variant: str
     class_names: tuple[str, ...]
@@ -72,6 +76,7 @@ class ImageSet:
     train: Split
     val: Split
     test: Split
+    fingerprint: str = ""
 
     @property
     def image_size(self) -> int:

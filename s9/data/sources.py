@@ -6,7 +6,8 @@ from s9.errors import UserError
 
 
 def load(config: DataConfig, seed: int) -> ImageSet:
-    """The data set of `config`; `seed` fixes which images of train are held out as val."""
+    """The data set of `config`; its `val_seed`, else `seed`, fixes which images of train are held out as val."""
+    seed = config.val_seed_of(seed)
     match config:
         case Cifar10Config():
             from s9.data.cifar10 import load_cifar10

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from s9.errors import UserError
 from s9.files import write_whole
+from s9.tracking.record import SUMMARY
 
 log = logging.getLogger("s9")
 
@@ -58,6 +59,14 @@ def read_status(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         return {}
     return {key: value for key, value in content.items() if isinstance(value, KINDS.get(key, object))}
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run has ended well; without a status that can be read, what it ends with tells: its summary.
+
+    Shipped weights, and a run's folder that was copied in part, have no status.json.
+    """
+    return read_status(folder).get("state", "done" if (folder / SUMMARY).exists() else None) == "done"
 
 
 def claim(folder: Path) -> FileLock:

@@ -26,7 +26,7 @@ FOLDER = "checkpoints"
 KEPT = 2
 FREE = ("wandb", "trainer.save_every")  # what may be another when a run goes on
 # Keys that checkpoints of earlier versions lack, and what those runs did.
-ADDED = {"init_from": None, "teacher": None, "distillation": asdict(DistillationConfig())}
+ADDED = {"init_from": None, "teacher": None, "distillation": asdict(DistillationConfig()), "data.val_seed": None}
 FORMAT = 1  # raised when the content changes so that older ones cannot be read
 
 
@@ -35,6 +35,7 @@ class Position:
     """How far training is, with the sums of the epoch that is under way.
 
     epoch: the one being trained, from 1. batch: batches of it that are done. step: optimizer steps so far.
+    images: seen in this epoch; of them loss_sum is the sum of the losses (nats), correct the number predicted right.
     """
 
     epoch: int = 1
@@ -193,4 +194,4 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # there may be fewer now

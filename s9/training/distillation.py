@@ -11,7 +11,10 @@ from s9.config import DistillationConfig
 
 
 class Teacher:
-    """A network that is trained no more, in its evaluation form; it sees the same augmented images as its student."""
+    """A network that is trained no more, in its evaluation form; it sees the same augmented images as its student.
+
+    That it does: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
+    """
 
     def __init__(self, model: nn.Module, config: DistillationConfig):
         self.model = model.eval().requires_grad_(False)
@@ -24,10 +27,17 @@ class Teacher:
         return logits
 
     def taught(self, loss: torch.Tensor, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """The loss of the true labels and that of the teacher's logits `wanted`, by their shares; all in float32.
+        """The loss of the true labels and that of the teacher's logits, by their shares; all in float32.
 
         The teacher's is the Kullback-Leibler divergence at `temperature`, times its square: so the size of its
-        gradient does not depend on the temperature.
+        gradient hardly depends on the temperature where that is high. (The paper has the cross entropy, which is more
+        by the entropy of the teacher: the gradient is the same.)
+
+        Args:
+            loss: of the true labels, in nats, a scalar. logits: the student's, wanted: the teacher's; (B, num_classes).
+
+        Returns:
+            A scalar, in nats.
         """
         temperature = self.config.temperature
         student, teacher = ((values / temperature).log_softmax(1) for values in (logits, wanted.float()))

@@ -187,7 +187,10 @@ def compiled(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def mixed_loss(logits: torch.Tensor, mixed: Mixed, label_smoothing: float) -> torch.Tensor:
-    """Cross entropy with smoothed labels, of both labels by their shares where images are mixed."""
+    """Cross entropy of logits (B, num_classes), in nats, a scalar; of both labels by their shares if images are mixed.
+
+    label_smoothing: part of each label that is shared out over all classes (Szegedy et al., 2016).
+    """
     loss = F.cross_entropy(logits, mixed.labels, label_smoothing=label_smoothing)
     if mixed.share == 1:
         return loss
