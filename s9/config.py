@@ -250,7 +250,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     wandb: WandbConfig = MISSING
     init_from: str | None = None  # weights to start from: a finished run's folder, or one of its weights' files
-    teacher: str | None = None  # to learn from: the same
+    teacher: str | None = None  # to learn from: the same; several are joined as in PATH, by os.pathsep
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
     seed: int = 0

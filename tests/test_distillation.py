@@ -1,6 +1,7 @@
 """Weights of another run, to start or to learn from: what a teacher adds to the loss, and which ones are refused."""
 
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ MISSING = "no-run"
 
 
 def teacher(share: float = 0.7, temperature: float = 2.0) -> Teacher:
-    return Teacher(nn.BatchNorm2d(3), DistillationConfig(share, temperature))
+    return Teacher([nn.BatchNorm2d(3)], DistillationConfig(share, temperature))
 
 
 def logits(*rows: list[float]) -> torch.Tensor:
@@ -70,10 +71,10 @@ def test_the_size_of_the_gradient_does_not_depend_on_the_temperature(temperature
 
 def test_it_is_not_trained_and_its_batch_statistics_stay() -> None:
     one = teacher()
-    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    before = {name: value.clone() for name, value in one.models[0].state_dict().items()}
     said = one(torch.randn(8, 3, 4, 4))
     assert not said.requires_grad
-    assert all(torch.equal(value, before[name]) for name, value in one.model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in one.models[0].state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -153,9 +154,28 @@ def test_it_is_a_run_or_one_of_its_weights_files(mine: Path, tmp_path: Path, par
     """Of a network of its own."""
     change_weights(mine / record.BEST, lambda name, value: value + 1)
     made = prepared(tmp_path, f"teacher={mine / part}", "model=dilated").teacher
-    assert made is not None and not made.model.training
+    assert made is not None and [model.training for model in made.models] == [False]
     wanted = load_file(mine / (part or record.FINAL))
-    assert all(torch.equal(value, wanted[name]) for name, value in made.model.state_dict().items())
+    assert all(torch.equal(value, wanted[name]) for name, value in made.models[0].state_dict().items())
+
+
+def test_two_teach_as_one_by_the_geometric_mean_of_their_probabilities(
+    taught: Path, mine: Path, tmp_path: Path
+) -> None:
+    change_weights(mine / record.FINAL, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
+    both = prepared(tmp_path, f"teacher={taught}{os.pathsep}{mine}", "model=dilated").teacher
+    assert both is not None
+    images = torch.randn(8, 3, 32, 32)
+    first, second = (model(images).double().softmax(1) for model in both.models)
+    assert not torch.allclose(first, second, atol=0.05)
+    wanted = (first * second).sqrt()
+    assert torch.allclose(both(images).double().softmax(1), wanted / wanted.sum(1, keepdim=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("second", [MISSING, ""])
+def test_of_two_the_one_that_is_not_there_is_named(taught: Path, tmp_path: Path, second: str) -> None:
+    with pytest.raises(UserError, match=f"^teacher={second}: there is no .*config.yaml; give the folder of a finished"):
+        prepared(tmp_path, f"teacher={taught}{os.pathsep}{second}")
 
 
 @pytest.mark.parametrize("key", ["teacher", "init_from"])
@@ -227,7 +247,7 @@ def test_folders_of_images_must_be_the_same(tmp_path: Path, key: str, value: str
     (tmp_path / record.FINAL).touch()
     record.write_summary(tmp_path, {})
     moved = compose_config(["data=folder", "data.root=there/images"])
-    assert source_of("teacher", str(tmp_path), moved) is not None
+    source_of("teacher", str(tmp_path), moved)
     with pytest.raises(UserError, match=rf"is of other images; it was trained with data\.{key}="):
         source_of("teacher", str(tmp_path), compose_config(["data=folder", "data.root=images", f"data.{key}={value}"]))
 
@@ -254,14 +274,17 @@ def test_it_sees_the_very_images_that_its_student_sees(taught: Path, tmp_path: P
     of_student: list[torch.Tensor] = []
     of_teacher: list[torch.Tensor] = []
     p.model.register_forward_pre_hook(lambda m, given: of_student.append(given[0].clone()) if m.training else None)
-    p.teacher.model.register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
+    p.teacher.models[0].register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
     list(epoch_losses(p))
     assert len(of_student) == 12
     assert all(torch.equal(a, b) for a, b in zip(of_student, of_teacher, strict=True))
 
 
-def test_another_teacher_of_the_same_name_does_not_go_on_with_its_student(mine: Path, tmp_path: Path) -> None:
-    started = start(tmp_path, *QUICK, f"teacher={mine}", "hydra.run.dir=run")
+def test_another_teacher_of_the_same_name_does_not_go_on_with_its_student(
+    taught: Path, mine: Path, tmp_path: Path
+) -> None:
+    """Nor one of several."""
+    started = start(tmp_path, *QUICK, f"teacher={taught}{os.pathsep}{mine}", "hydra.run.dir=run")
     started.when(reached_step(tmp_path / "run", 3))
     started.kill()
     change_weights(mine / record.FINAL, lambda name, value: value + 1)

@@ -13,9 +13,8 @@ from s9.config import DistillationConfig
 class Teacher:
     """Networks that are trained no more, in their evaluation form; they see the same augmented images as their student.
 
-    Several teach as one, by the geometric mean of their probabilities: the mean of their logits (the paper's section 2).
-
-    That it does: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
+    Several teach as one, by the geometric mean of their probabilities, which is the mean of their logits.
+    Why the same images: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
     """
 
     def __init__(self, models: list[nn.Module], config: DistillationConfig):
