@@ -4,6 +4,7 @@ Each rank makes them for itself. Everything heavy is imported inside.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,29 +88,28 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     runtime.seed_everything(config.seed)
     runtime.keep_freed_memory()
     data = sources.load(config.data, config.seed)
-    for source in (begun, taught):
-        if source:
-            source.refuse_other_images(data)
+    for source in (*begun, *taught):
+        source.refuse_other_images(data)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
-    if begun:
-        load_weights(model, begun.weights)
+    for source in begun:
+        load_weights(model, source.weights)
     guard_bfloat16(model, data.image_size, ranks.device, precision)
     model.to(ranks.device)
     optimizer = optim.build_optimizer(config.optimizer, model)
     scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
     averaged = loop.averaged(model, config.trainer.ema_decay)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
-    identity = record.as_dict(config) | ({"weights of the teacher": taught.digest} if taught else {})
+    identity = record.as_dict(config) | ({"weights of the teacher": digests(taught)} if taught else {})
     checkpoints = Checkpoints(folder, parts, identity, ranks.world, config.trainer.save_every)
     made = (data, augment, loader, model, optimizer, scheduler, averaged)
     teacher = load_teacher(config, data, ranks.device, taught) if taught else None
     return Prepared(*made, ranks.device, precision, checkpoints, config, ranks, teacher)
 
 
-def load_teacher(config: Config, data: "ImageSet", device: "torch.device", source: "Source") -> "Teacher":
-    """The network of another run, with its weights.
+def load_teacher(config: Config, data: "ImageSet", device: "torch.device", sources: "list[Source]") -> "Teacher":
+    """The networks of other runs, with their weights.
 
     Raises:
         UserError: its weights are not those of its configuration, or of another number of classes.
@@ -118,9 +118,17 @@ def load_teacher(config: Config, data: "ImageSet", device: "torch.device", sourc
     from s9.training.distillation import Teacher
     from s9.training.weights import load_weights
 
-    model = S9Net(source.config.model, len(data.class_names), data.image_size)
-    load_weights(model, source.weights)
-    return Teacher(model.to(device), config.distillation)
+    models: list[Module] = []
+    for source in sources:
+        model = S9Net(source.config.model, len(data.class_names), data.image_size)
+        load_weights(model, source.weights)
+        models.append(model.to(device))
+    return Teacher(models, config.distillation)
+
+
+def digests(sources: "list[Source]") -> str:
+    """The sha256 of each one's weights, joined as `teacher=` joins them."""
+    return os.pathsep.join(source.digest for source in sources)
 
 
 @dataclass(frozen=True)
@@ -147,22 +155,21 @@ class Source:
             raise UserError(f"{self.said}: is of other images: {why}")
 
 
-def sources_of(config: Config) -> tuple[Source | None, Source | None]:
-    """What `init_from` and `teacher` name. Raises as `source_of`; no image is read."""
-    begun = source_of("init_from", config.init_from, config)
-    return begun, source_of("teacher", config.teacher, config)
+def sources_of(config: Config) -> tuple[list[Source], list[Source]]:
+    """What `init_from` (one at most) and `teacher` name. Raises as `source_of`; no image is read."""
+    begun = [] if config.init_from is None else [config.init_from]
+    taught = [] if config.teacher is None else config.teacher.split(os.pathsep)
+    return [source_of("init_from", run, config) for run in begun], [source_of("teacher", run, config) for run in taught]
 
 
-def source_of(key: str, given: str | None, config: Config) -> Source | None:
-    """The run that `key=given` names, by its folder or by a file of its weights; None where none is named.
+def source_of(key: str, given: str, config: Config) -> Source:
+    """The run that `key=given` names, by its folder or by a file of its weights.
 
     Raises:
         UserError: there is no such run, it has not finished, it is of other data, or it has seen what is val here.
     """
     from s9.tracking import record
 
-    if given is None:
-        return None
     said, named = f"{key}={given}", Path(given).expanduser()
     weights = named if named.suffix == ".safetensors" else named / record.FINAL
     folder = weights.parent.parent

@@ -11,20 +11,21 @@ from s9.config import DistillationConfig
 
 
 class Teacher:
-    """A network that is trained no more, in its evaluation form; it sees the same augmented images as its student.
+    """Networks that are trained no more, in their evaluation form; they see the same augmented images as their student.
+
+    Several teach as one, by the geometric mean of their probabilities: the mean of their logits (the paper's section 2).
 
     That it does: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
     """
 
-    def __init__(self, model: nn.Module, config: DistillationConfig):
-        self.model = model.eval().requires_grad_(False)
+    def __init__(self, models: list[nn.Module], config: DistillationConfig):
+        self.models = [model.eval().requires_grad_(False) for model in models]
         self.config = config
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """images (B, 3, H, W), normalised -> logits (B, num_classes)."""
-        logits: torch.Tensor = self.model(images)
-        return logits
+        return torch.stack([model(images) for model in self.models]).mean(0)
 
     def taught(self, loss: torch.Tensor, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """The loss of the true labels and that of the teacher's logits, by their shares; all in float32.
