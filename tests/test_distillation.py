@@ -346,19 +346,13 @@ def test_a_student_learns_from_it_even_what_is_wrong(mine: Path, tmp_path: Path)
     assert (preds == labels).mean() < 0.2 and (preds == (labels + 1) % 10).mean() > 0.4
 
 
-@pytest.fixture(scope="module")
-def uncut(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str, bytes]]:
-    cwd = tmp_path_factory.mktemp("uncut")
-    finish(cwd, *QUICK, f"teacher={taught}", "hydra.run.dir=run")
-    return lambda: content(cwd / "run")
-
-
 @pytest.mark.slow
-def test_a_killed_student_ends_as_if_it_had_not_been(
-    taught: Path, tmp_path: Path, uncut: Callable[[], dict[str, bytes]]
-) -> None:
-    started = start(tmp_path, *QUICK, f"teacher={taught}", "hydra.run.dir=run")
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_a_killed_student_ends_as_if_it_had_not_been(taught: Path, tmp_path: Path, teachers: int) -> None:
+    named = os.pathsep.join([str(taught), str(taught / record.BEST)][:teachers])
+    finish(tmp_path, *QUICK, f"teacher={named}", "hydra.run.dir=uncut")
+    started = start(tmp_path, *QUICK, f"teacher={named}", "hydra.run.dir=run")
     started.when(reached_step(tmp_path / "run", 3))
     started.kill()
     finish(tmp_path, "resume=run")
-    assert differing(tmp_path / "run", uncut()) == []
+    assert differing(tmp_path / "run", content(tmp_path / "uncut")) == []

@@ -111,6 +111,14 @@ def test_with_batch_norm_on_cpus_two_ranks_differ_from_one_since_each_has_its_ow
     assert BOUND < found < 0.5
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_a_teacher_teaches_two_ranks_what_it_teaches_one(tmp_path: Path, finished: Path) -> None:
+    """It alone: the true labels do not count."""
+    found = differences(tmp_path, False, f"teacher={finished}", "distillation.share=1")
+    print(f"largest difference {found:.2e}")
+    assert found < BOUND
+
+
 # Through the door
 
 
