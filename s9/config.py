@@ -249,8 +249,8 @@ class Config:
     scheduler: dict[str, Any] = MISSING  # _target_ and what the target knows
     trainer: TrainerConfig = MISSING
     wandb: WandbConfig = MISSING
-    init_from: str | None = None  # weights to start from: a finished run's folder, or one of its weights' files
-    teacher: str | None = None  # to learn from: the same; several are joined as in PATH, by os.pathsep
+    init_from: str | None = None  # weights to start from: a finished run's folder, or a file of its weights/
+    teacher: str | None = None  # to learn from; of both, several are joined as in PATH, by os.pathsep
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
     seed: int = 0

@@ -81,7 +81,7 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     from s9.tracking import record
     from s9.training import loop, optim
     from s9.training.checkpoint import Checkpoints
-    from s9.training.weights import load_weights
+    from s9.training.weights import load_mean_weights
 
     precision = runtime.pick_precision(config.trainer.precision, ranks.device)
     begun, taught = sources_of(config)  # before the data, which may have to be downloaded
@@ -93,8 +93,8 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
-    for source in begun:
-        load_weights(model, source.weights)
+    if begun:
+        load_mean_weights(model, [source.weights for source in begun])
     guard_bfloat16(model, data.image_size, ranks.device, precision)
     model.to(ranks.device)
     optimizer = optim.build_optimizer(config.optimizer, model)
@@ -156,10 +156,12 @@ class Source:
 
 
 def sources_of(config: Config) -> tuple[list[Source], list[Source]]:
-    """What `init_from` (one at most) and `teacher` name. Raises as `source_of`; no image is read."""
-    begun = [] if config.init_from is None else [config.init_from]
-    taught = [] if config.teacher is None else config.teacher.split(os.pathsep)
-    return [source_of("init_from", run, config) for run in begun], [source_of("teacher", run, config) for run in taught]
+    """What `init_from` and `teacher` name, none or more each. Raises as `source_of`; no image is read."""
+    begun, taught = (
+        [source_of(key, run, config) for run in ([] if given is None else given.split(os.pathsep))]
+        for key, given in (("init_from", config.init_from), ("teacher", config.teacher))
+    )
+    return begun, taught
 
 
 def source_of(key: str, given: str, config: Config) -> Source:

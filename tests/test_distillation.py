@@ -144,6 +144,16 @@ def test_a_run_starts_from_the_weights_that_it_names(taught: Path, tmp_path: Pat
     assert not all(torch.equal(value, wanted[name]) for name, value in fresh.model.state_dict().items())
 
 
+def test_of_several_it_is_the_mean_of_their_weights(taught: Path, mine: Path, tmp_path: Path) -> None:
+    change_weights(mine / record.FINAL, lambda name, value: value + 2)
+    first, second = (load_file(folder / record.FINAL) for folder in (taught, mine))
+    state = prepared(tmp_path, f"init_from={taught}{os.pathsep}{mine}{os.pathsep}{mine}").model.state_dict()
+    for name, value in state.items():
+        assert value.dtype == first[name].dtype
+        mean = (first[name].double() + 2 * second[name].double()) / 3
+        assert torch.allclose(value.double(), mean, rtol=1e-6, atol=1 if "num_batches" in name else 1e-6)
+
+
 def test_weights_of_another_network_are_refused(taught: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="of another network"):
         prepared(tmp_path, f"init_from={taught}", "model=dilated")
@@ -172,10 +182,11 @@ def test_two_teach_as_one_by_the_geometric_mean_of_their_probabilities(
     assert torch.allclose(both(images).double().softmax(1), wanted / wanted.sum(1, keepdim=True), atol=1e-5)
 
 
+@pytest.mark.parametrize("key", ["teacher", "init_from"])
 @pytest.mark.parametrize("second", [MISSING, ""])
-def test_of_two_the_one_that_is_not_there_is_named(taught: Path, tmp_path: Path, second: str) -> None:
-    with pytest.raises(UserError, match=f"^teacher={second}: there is no .*config.yaml; give the folder of a finished"):
-        prepared(tmp_path, f"teacher={taught}{os.pathsep}{second}")
+def test_of_two_the_one_that_is_not_there_is_named(taught: Path, tmp_path: Path, second: str, key: str) -> None:
+    with pytest.raises(UserError, match=f"^{key}={second}: there is no .*config.yaml; give the folder of a finished"):
+        prepared(tmp_path, f"{key}={taught}{os.pathsep}{second}")
 
 
 @pytest.mark.parametrize("key", ["teacher", "init_from"])

@@ -1,5 +1,6 @@
 """Weights on disk: safetensors files that hold numbers only, written whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -45,3 +46,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
             want = tuple(wanted[name].shape) if name in wanted else "nothing"
             raise UserError(f"{path}: of another network; {name} is {have}, wanted {want}")
     plain_module(model).load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
+
+
+def load_mean_weights(model: nn.Module, paths: Sequence[Path]) -> None:
+    """Fills the model with the mean of the weights and batch statistics of one or more files.
+
+    Several make a "model soup" (Wortsman et al. 2022, arXiv:2203.05482): it helps where all went on from the same
+    weights. Their batch statistics only come near to the mean network's; training makes them its own.
+
+    Raises:
+        UserError: as `load_weights`, of the first that does not fit.
+    """
+    states = []
+    for path in paths:
+        load_weights(model, path)
+        states.append({name: value.clone() for name, value in plain_module(model).state_dict().items()})
+    stacked = {name: torch.stack([state[name].double() for state in states]) for name in states[0]}
+    plain_module(model).load_state_dict({name: values.mean(0) for name, values in stacked.items()})
