@@ -51,8 +51,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def load_mean_weights(model: nn.Module, paths: Sequence[Path]) -> None:
     """Fills the model with the mean of the weights and batch statistics of one or more files.
 
-    Several make a "model soup" (Wortsman et al. 2022, arXiv:2203.05482): it helps where all went on from the same
-    weights. Their batch statistics only come near to the mean network's; training makes them its own.
+    Several make a "model soup" (Wortsman et al. 2022, arXiv:2203.05482): it can help where all went on from the
+    same weights. Their batch statistics only come near to the mean network's; training makes them its own.
 
     Raises:
         UserError: as `load_weights`, of the first that does not fit.
