@@ -94,7 +94,7 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
     if begun:
-        load_mean_weights(model, [source.weights for source in begun])
+        load_mean_weights(model, [(source.network(data), source.weights) for source in begun])
     guard_bfloat16(model, data.image_size, ranks.device, precision)
     model.to(ranks.device)
     optimizer = optim.build_optimizer(config.optimizer, model)
@@ -114,13 +114,12 @@ def load_teacher(config: Config, data: "ImageSet", device: "torch.device", sourc
     Raises:
         UserError: its weights are not those of its configuration, or of another number of classes.
     """
-    from s9.models.s9net import S9Net
     from s9.training.distillation import Teacher
     from s9.training.weights import load_weights
 
     models: list[Module] = []
     for source in sources:
-        model = S9Net(source.config.model, len(data.class_names), data.image_size)
+        model = source.network(data)
         load_weights(model, source.weights)
         models.append(model.to(device))
     return Teacher(models, config.distillation)
@@ -147,6 +146,12 @@ class Source:
     def digest(self) -> str:
         """sha256 of its weights' file."""
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+    def network(self, data: "ImageSet") -> "S9Net":
+        """One for these images, its weights not yet loaded."""
+        from s9.models.s9net import S9Net
+
+        return S9Net(self.config.model, len(data.class_names), data.image_size)
 
     def refuse_other_images(self, data: "ImageSet") -> None:
         """Raises UserError where its images are known to be others: what is val here may have been train there."""

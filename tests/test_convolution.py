@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from s9.models.convolution import Convolution
+from s9.models.convolution import CHUNK, Convolution
 
 SETTINGS = [
     (kernel, stride, dilation, padding, groups, size)
     for kernel, stride, dilation, padding, groups, size in itertools.product(
-        (1, 3, 5), (1, 2, 3), (1, 2, 4), (0, 1, 2, 3), (1, 2, 8), (9, 12, 13)
+        (1, 3, 5, 7), (1, 2, 3), (1, 2, 4), (0, 1, 2, 3), (1, 2, 8), (9, 12, 13)
     )
     if size + 2 * padding > dilation * (kernel - 1)
 ]
@@ -34,7 +34,10 @@ def test_every_combination_of_settings_gives_what_torch_gives() -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "padding", "groups"),
-    [(3, 2, 2, 0, 1), (1, 2, 1, 1, 1), (3, 1, 4, 4, 8), (3, 2, 1, 1, 8), (3, 3, 3, 2, 2)],
+    [
+        *[(3, 2, 2, 0, 1), (1, 2, 1, 1, 1), (3, 1, 4, 4, 8), (3, 2, 1, 1, 8), (3, 3, 3, 2, 2)],
+        *[(5, 1, 1, 2, 8), (7, 1, 1, 0, 8), (7, 1, 1, 3, 8), (9, 1, 1, 4, 8), (5, 1, 2, 4, 8), (6, 1, 1, 2, 8)],
+    ],
 )
 def test_gradients_are_those_of_torch(kernel: int, stride: int, dilation: int, padding: int, groups: int) -> None:
     torch.manual_seed(0)
@@ -76,3 +79,32 @@ def test_a_dilated_strided_convolution_trains_faster_than_torchs_own() -> None:
         ours.append(seconds(convolution))
         torchs.append(seconds(lambda x: plain(convolution, x)))
     assert sorted(ours)[7] < sorted(torchs)[7]
+
+
+def test_the_gradient_of_a_large_depthwise_kernel_is_that_of_all_images() -> None:
+    """Of more images than are taken at once, and of a last part with fewer."""
+    torch.manual_seed(0)
+    convolution = Convolution(4, 4, 5, padding=2, groups=4).double()
+    images = torch.randn(CHUNK // 16**2 + 3, 4, 16, 16, dtype=torch.float64)
+    weights = torch.randn_like(images)
+    got, exact = (
+        torch.autograd.grad((out * weights).sum(), convolution.weight)[0]
+        for out in (convolution(images), plain(convolution, images))
+    )
+    assert torch.allclose(got, exact, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_autocast_computes_a_large_depthwise_kernel_in_bfloat16(kernel: int) -> None:
+    torch.manual_seed(0)
+    convolution = Convolution(16, 16, kernel, padding=kernel // 2, groups=16)
+    images = torch.randn(4, 16, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolution(images)
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    gradients = [images.grad, convolution.weight.grad]
+    exact = torch.autograd.grad(plain(convolution, images).square().sum(), (images, convolution.weight))
+    for got, wanted in zip(gradients, exact, strict=True):
+        assert got is not None and got.dtype == torch.float32
+        assert (got - wanted).norm() < 0.01 * wanted.norm()

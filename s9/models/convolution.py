@@ -1,13 +1,18 @@
 """The convolution of all networks here: nn.Conv2d, computed in the form that a processor's library does fast.
 
 oneDNN, which computes on CPUs, has fast kernels for ordinary convolutions only. Dilated and strided at once, depthwise
-and dilated, depthwise and strided in bfloat16: these fall back to kernels 10 to 100 times slower, above all in the
-backward pass. Each has an ordinary convolution that gives the same numbers; GPUs get the plain form.
+and dilated, depthwise and strided in bfloat16, the weight gradient of depthwise kernels above 3 x 3: these fall back to
+kernels 5 to 100 times slower, above all in the backward pass. Each has an ordinary convolution that gives the same
+numbers; GPUs get the plain form.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+CHUNK = 64 * 16 * 16  # pixels whose weight gradient is taken at once: what of 112 channels fits a core's cache
 
 
 class Convolution(nn.Conv2d):
@@ -46,6 +51,8 @@ class Convolution(nn.Conv2d):
                 return self._of_every_nth_pixel(images, weight)
             if depthwise and dilation > 1 and stride == 1:
                 return self._by_phases(images, weight)
+            if depthwise and stride == 1:
+                return _depthwise(images, weight, int(self.padding[0]))
             low = images.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
             if depthwise and stride > 1 and low:
                 with torch.autocast("cpu", enabled=False):
@@ -77,7 +84,7 @@ class Convolution(nn.Conv2d):
         rows, columns = padded.shape[1] // d, padded.shape[2] // d
         phases = padded.reshape(batch, rows, d, columns, d, channels).permute(0, 2, 4, 1, 3, 5)
         phases = phases.reshape(batch * d * d, rows, columns, channels).permute(0, 3, 1, 2)
-        out = torch.conv2d(phases, weight, None, groups=self.groups).permute(0, 2, 3, 1)
+        out = _depthwise(phases, weight, 0).permute(0, 2, 3, 1)
         rows, columns, channels = out.shape[1:]
         out = out.reshape(batch, d, d, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
         out = out.reshape(batch, rows * d, columns * d, channels).permute(0, 3, 1, 2)
@@ -86,6 +93,61 @@ class Convolution(nn.Conv2d):
     def _output_size(self, size: int) -> int:
         reach = self.dilation[0] * (self.kernel_size[0] - 1) + 1
         return (size + 2 * int(self.padding[0]) - reach) // self.stride[0] + 1
+
+
+def _depthwise(images: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
+    """An ordinary depthwise convolution on a CPU."""
+    if weight.shape[-1] <= 3:
+        return torch.conv2d(images, weight, None, 1, padding, 1, len(weight))
+    if torch.is_autocast_enabled("cpu"):
+        low = torch.get_autocast_dtype("cpu")
+        images, weight = images.to(low), weight.to(low)
+    with torch.autocast("cpu", enabled=False):
+        out: torch.Tensor = _LargeDepthwise.apply(images, weight, padding)
+    return out
+
+
+class _LargeDepthwise(torch.autograd.Function):
+    """A depthwise convolution with a kernel above 3 x 3, whose weight gradient is put together of 3 x 3 ones.
+
+    Tap (i, j) of the kernel sees the images shifted by (i, j); so nine neighbouring taps are a 3 x 3 kernel on shifted
+    images, for whose gradient oneDNN has a fast kernel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.padding = padding
+        return torch.conv2d(images, weight, None, 1, padding, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        images, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_images = _gradient(gradient, images, weight, ctx.padding, 0)
+        height, width = gradient.shape[2:]
+        tile, tiles = torch.zeros_like(weight[:, :, :3, :3]), -(-weight.shape[-1] // 3)
+        before, after = ctx.padding, ctx.padding + 3 * tiles - weight.shape[-1]
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        of_weight = torch.zeros(len(weight), 1, 3 * tiles, 3 * tiles, dtype=exact)
+        chunk = max(1, CHUNK // (height * width))
+        for some, theirs in zip(images.split(chunk), gradient.split(chunk), strict=True):
+            padded = F.pad(some.permute(0, 2, 3, 1), (0, 0, before, after, before, after)).permute(0, 3, 1, 2)
+            for y in range(0, 3 * tiles, 3):
+                for x in range(0, 3 * tiles, 3):
+                    shifted = padded[:, :, y : y + height + 2, x : x + width + 2]
+                    of_weight[:, :, y : y + 3, x : x + 3] += _gradient(theirs, shifted, tile, 0, 1)
+        return of_images, of_weight[:, :, : weight.shape[-1], : weight.shape[-1]].to(weight.dtype), None
+
+
+def _gradient(
+    gradient: torch.Tensor, images: torch.Tensor, weight: torch.Tensor, padding: int, which: int
+) -> torch.Tensor:
+    """That of the images (0) or of the weight (1) of an ordinary depthwise convolution."""
+    where = ([1, 1], [padding, padding], [1, 1], False, [0, 0], len(weight))
+    mask = [which == 0, which == 1, False]
+    out: torch.Tensor = torch.ops.aten.convolution_backward(gradient, images, weight, None, *where, mask)[which]
+    return out
 
 
 def _cropped(images: torch.Tensor, height: int, width: int) -> torch.Tensor:

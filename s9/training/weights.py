@@ -1,6 +1,6 @@
 """Weights on disk: safetensors files that hold numbers only, written whole or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,27 +39,60 @@ def load_weights(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
-    wanted = plain_module(model).state_dict()
-    for name in sorted(wanted.keys() | state.keys()):
-        if name not in state or name not in wanted or state[name].shape != wanted[name].shape:
-            have = tuple(state[name].shape) if name in state else "missing"
-            want = tuple(wanted[name].shape) if name in wanted else "nothing"
-            raise UserError(f"{path}: of another network; {name} is {have}, wanted {want}")
+    _refuse_other_network(path, state, plain_module(model).state_dict())
     plain_module(model).load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
 
 
-def load_mean_weights(model: nn.Module, paths: Sequence[Path]) -> None:
+def load_mean_weights(model: nn.Module, sources: Sequence[tuple[nn.Module, Path]]) -> None:
     """Fills the model with the mean of the weights and batch statistics of one or more files.
 
     Several make a "model soup" (Wortsman et al. 2022, arXiv:2203.05482): it can help where all went on from the
     same weights. Their batch statistics only come near to the mean network's; training makes them its own.
 
+    Args:
+        sources: a file and a network that it fits. Where that has smaller kernels than the model, they are grown.
+
     Raises:
         UserError: as `load_weights`, of the first that does not fit.
     """
-    states = []
-    for path in paths:
-        load_weights(model, path)
-        states.append({name: value.clone() for name, value in plain_module(model).state_dict().items()})
-    stacked = {name: torch.stack([state[name].double() for state in states]) for name in states[0]}
+    wanted, states = plain_module(model).state_dict(), []
+    for network, path in sources:
+        load_weights(network, path)
+        state = network.state_dict() | dict(_grown_kernels(network, plain_module(model)))
+        _refuse_other_network(path, state, wanted)
+        states.append(state)
+    stacked = {name: torch.stack([state[name].double() for state in states]) for name in wanted}
     plain_module(model).load_state_dict({name: values.mean(0) for name, values in stacked.items()})
+
+
+def _grown_kernels(network: nn.Module, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, weight) of each convolution that is larger in the model: its taps where they were, zeros elsewhere.
+
+    With the padding that keeps an image's size it computes what it did (Net2Net: Chen, Goodfellow, Shlens, 2016,
+    arXiv:1511.05641). Dilation counts: 3 x 3 with dilation 2 fits into 5 x 5 without, 5 x 5 with dilation 2 does not.
+    """
+    layers = dict(network.named_modules())
+    for name, new in model.named_modules():
+        old = layers.get(name)
+        if isinstance(new, nn.Conv2d) and isinstance(old, nn.Conv2d) and new.kernel_size > old.kernel_size:
+            places = {pixels: tap for tap, pixels in enumerate(_taps(new))}
+            taps = [places.get(pixels) for pixels in _taps(old)]
+            if None not in taps:
+                weight = old.weight.new_zeros(*old.weight.shape[:2], *new.kernel_size)
+                index = torch.tensor(taps)
+                weight[:, :, index[:, None], index] = old.weight.detach()
+                yield f"{name}.weight", weight
+
+
+def _taps(convolution: nn.Conv2d) -> list[float]:
+    """Where the taps of a square kernel lie along one side, in pixels from its middle."""
+    count, dilation = convolution.kernel_size[0], convolution.dilation[0]
+    return [dilation * (tap - (count - 1) / 2) for tap in range(count)]
+
+
+def _refuse_other_network(path: Path, state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    for name in sorted(wanted.keys() | state.keys()):
+        if name not in state or name not in wanted or state[name].shape != wanted[name].shape:
+            have = tuple(state[name].shape) if name in state else "missing"
+            want = tuple(wanted[name].shape) if name in wanted else "nothing"
+            raise UserError(f"{path}: of another network; {name} is {have}, wanted {want}")
