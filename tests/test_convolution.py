@@ -1,12 +1,14 @@
 """The convolution gives the numbers of nn.Conv2d, whatever form it takes."""
 
 import itertools
+import time
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from s9.models.convolution import CHUNK, Convolution
+from s9.models.convolution import CHUNK, Convolution, LargeDepthwise
 
 SETTINGS = [
     (kernel, stride, dilation, padding, groups, size)
@@ -64,14 +66,16 @@ def test_gradients_stay_channels_last(stride: int, dilation: int, groups: int) -
 
 def test_a_dilated_strided_convolution_trains_faster_than_torchs_own() -> None:
     """On one core; the ratio is above 2 where bf16 is real, and asked to be above 1 anywhere."""
-    import time
-
     convolution = Convolution(32, 32, 3, stride=2, dilation=2)
-    images = torch.randn(32, 32, 32, 32).to(memory_format=torch.channels_last).requires_grad_()
+    assert_faster(convolution, torch.randn(32, 32, 32, 32).to(memory_format=torch.channels_last).requires_grad_())
 
-    def seconds(forward: object) -> float:
+
+def assert_faster(convolution: Convolution, images: torch.Tensor) -> None:
+    """Median forward and backward of 15 turns each, against torch's own."""
+
+    def seconds(forward: Callable[[torch.Tensor], torch.Tensor]) -> float:
         started = time.perf_counter()
-        forward(images).sum().backward()  # type: ignore[operator]
+        forward(images).sum().backward()
         return time.perf_counter() - started
 
     ours, torchs = [], []
@@ -81,30 +85,44 @@ def test_a_dilated_strided_convolution_trains_faster_than_torchs_own() -> None:
     assert sorted(ours)[7] < sorted(torchs)[7]
 
 
-def test_the_gradient_of_a_large_depthwise_kernel_is_that_of_all_images() -> None:
-    """Of more images than are taken at once, and of a last part with fewer."""
+@pytest.mark.parametrize(("kernel", "padding"), [(4, 1), (5, 2), (5, 0), (6, 2), (7, 3), (9, 4), (5, 6)])
+def test_the_gradients_of_a_large_depthwise_kernel_are_those_of_torch(kernel: int, padding: int) -> None:
+    """Of more images than are taken at once, and of a last part with fewer; no square ones."""
     torch.manual_seed(0)
-    convolution = Convolution(4, 4, 5, padding=2, groups=4).double()
-    images = torch.randn(CHUNK // 16**2 + 3, 4, 16, 16, dtype=torch.float64)
-    weights = torch.randn_like(images)
-    got, exact = (
-        torch.autograd.grad((out * weights).sum(), convolution.weight)[0]
-        for out in (convolution(images), plain(convolution, images))
-    )
-    assert torch.allclose(got, exact, rtol=1e-12, atol=1e-10)
+    images = torch.randn(CHUNK // 16**2 + 30, 3, 14, 11, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    out = LargeDepthwise.apply(images, weight, padding)
+    wanted = torch.conv2d(images, weight, None, 1, padding, 1, 3)
+    assert torch.equal(out, wanted)
+    factors = torch.randn_like(out)
+    for got, exact in zip(
+        torch.autograd.grad((out * factors).sum(), (images, weight)),
+        torch.autograd.grad((wanted * factors).sum(), (images, weight)),
+        strict=True,
+    ):
+        assert torch.allclose(got, exact, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize("kernel", [5, 7])
-def test_autocast_computes_a_large_depthwise_kernel_in_bfloat16(kernel: int) -> None:
+def test_a_large_depthwise_kernel_in_bfloat16(kernel: int, autocast: bool) -> None:
     torch.manual_seed(0)
     convolution = Convolution(16, 16, kernel, padding=kernel // 2, groups=16)
     images = torch.randn(4, 16, 16, 16).to(memory_format=torch.channels_last).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        out = convolution(images)
-    assert out.dtype == torch.bfloat16
-    out.float().square().sum().backward()
-    gradients = [images.grad, convolution.weight.grad]
     exact = torch.autograd.grad(plain(convolution, images).square().sum(), (images, convolution.weight))
-    for got, wanted in zip(gradients, exact, strict=True):
-        assert got is not None and got.dtype == torch.float32
-        assert (got - wanted).norm() < 0.01 * wanted.norm()
+    if not autocast:
+        convolution, images = convolution.bfloat16(), images.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = convolution(images)
+    assert out.dtype == torch.bfloat16 and type(out.grad_fn).__name__ == "LargeDepthwiseBackward"
+    got = torch.autograd.grad(out.float().square().sum(), (images, convolution.weight))
+    for some, wanted in zip(got, exact, strict=True):
+        assert some.dtype == (torch.float32 if autocast else torch.bfloat16)
+        assert (some.float() - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_a_large_depthwise_kernel_trains_faster_than_torchs_own() -> None:
+    """3.5 times as fast on two cores with AVX512-BF16; asked to be faster anywhere."""
+    convolution = Convolution(96, 96, 5, padding=2, groups=96).bfloat16()
+    images = torch.randn(32, 96, 16, 16).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    assert_faster(convolution, images)

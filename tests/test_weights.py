@@ -13,7 +13,7 @@ from s9.config import ModelConfig
 from s9.errors import UserError
 from s9.models.s9net import S9Net
 from s9.training.loop import averaged
-from s9.training.weights import load_weights, plain_module, save_weights
+from s9.training.weights import load_mean_weights, load_weights, plain_module, save_weights
 
 
 def network(seed: int = 0, channels: int = 8) -> S9Net:
@@ -210,3 +210,43 @@ def test_a_refused_file_leaves_the_network_as_it_was(saved: Path) -> None:
     model = network(seed=1, channels=9)
     refusal(model, saved)
     assert same(model, network(seed=1, channels=9))
+
+
+def kernels(*rows: tuple[int, int], channels: int = 8) -> S9Net:
+    """One dense layer, then a separable one for each (kernel_size, dilation)."""
+    separable = {
+        f"conv{number}": {"channels": channels, "separable": True, "kernel_size": size, "dilation": dilation}
+        for number, (size, dilation) in enumerate(rows, start=2)
+    }
+    blocks: Any = {"C1": {"conv1": {"channels": channels}} | separable}
+    model = S9Net(ModelConfig("kernels", 0.0, "relu", whiten=False, head=True, blocks=blocks), 10)
+    model.train()(torch.randn(4, 3, 32, 32))
+    return model
+
+
+def test_kernels_that_have_grown_compute_what_the_smaller_ones_did(path: Path) -> None:
+    old = kernels((3, 1), (3, 2), (3, 2), (3, 1))
+    save_weights(old, path)
+    new = kernels((5, 1), (5, 1), (9, 1), (3, 1))
+    load_mean_weights(new, [(kernels((3, 1), (3, 2), (3, 2), (3, 1)), path)])
+    images = torch.randn(3, 3, 32, 32)
+    assert torch.allclose(new.eval()(images), old.eval()(images), atol=1e-5)
+    middle, small = new.layers["C1_conv2"].conv[0].weight, old.layers["C1_conv2"].conv[0].weight  # type: ignore
+    assert torch.equal(middle[:, :, 1:4, 1:4], small) and middle.count_nonzero() == small.count_nonzero()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((3, 1), (5, 2)), ((3, 3), (5, 2)), ((3, 1), (4, 1)), ((5, 1), (3, 1)), ((3, 4), (5, 1))]
+)
+def test_kernels_that_do_not_lie_within_the_new_ones_are_refused(
+    path: Path, old: tuple[int, int], new: tuple[int, int]
+) -> None:
+    save_weights(kernels(old), path)
+    with pytest.raises(UserError, match=r"of another network; layers\.C1_conv2\.conv\.0\.weight is .*, wanted"):
+        load_mean_weights(kernels(new), [(kernels(old), path)])
+
+
+def test_grown_kernels_of_other_channels_are_refused(path: Path) -> None:
+    save_weights(kernels((3, 1)), path)
+    with pytest.raises(UserError, match="of another network"):
+        load_mean_weights(kernels((5, 1), channels=6), [(kernels((3, 1)), path)])

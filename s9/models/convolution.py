@@ -1,9 +1,8 @@
 """The convolution of all networks here: nn.Conv2d, computed in the form that a processor's library does fast.
 
 oneDNN, which computes on CPUs, has fast kernels for ordinary convolutions only. Dilated and strided at once, depthwise
-and dilated, depthwise and strided in bfloat16, the weight gradient of depthwise kernels above 3 x 3: these fall back to
-kernels 5 to 100 times slower, above all in the backward pass. Each has an ordinary convolution that gives the same
-numbers; GPUs get the plain form.
+and dilated, in bfloat16 depthwise and strided or above 3 x 3: these fall back to kernels 5 to 100 times slower, above
+all in the backward pass. Each has an ordinary convolution that gives the same numbers; GPUs get the plain form.
 """
 
 from typing import Any
@@ -51,9 +50,10 @@ class Convolution(nn.Conv2d):
                 return self._of_every_nth_pixel(images, weight)
             if depthwise and dilation > 1 and stride == 1:
                 return self._by_phases(images, weight)
-            if depthwise and stride == 1:
-                return _depthwise(images, weight, int(self.padding[0]))
             low = images.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+            if depthwise and stride == 1 and low and self.kernel_size[0] > 3:
+                with torch.autocast("cpu", enabled=False):
+                    return LargeDepthwise.apply(images.bfloat16(), weight.bfloat16(), int(self.padding[0]))
             if depthwise and stride > 1 and low:
                 with torch.autocast("cpu", enabled=False):
                     return self._plain(images.float(), weight.float())
@@ -84,7 +84,7 @@ class Convolution(nn.Conv2d):
         rows, columns = padded.shape[1] // d, padded.shape[2] // d
         phases = padded.reshape(batch, rows, d, columns, d, channels).permute(0, 2, 4, 1, 3, 5)
         phases = phases.reshape(batch * d * d, rows, columns, channels).permute(0, 3, 1, 2)
-        out = _depthwise(phases, weight, 0).permute(0, 2, 3, 1)
+        out = torch.conv2d(phases, weight, None, groups=self.groups).permute(0, 2, 3, 1)
         rows, columns, channels = out.shape[1:]
         out = out.reshape(batch, d, d, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
         out = out.reshape(batch, rows * d, columns * d, channels).permute(0, 3, 1, 2)
@@ -95,19 +95,7 @@ class Convolution(nn.Conv2d):
         return (size + 2 * int(self.padding[0]) - reach) // self.stride[0] + 1
 
 
-def _depthwise(images: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
-    """An ordinary depthwise convolution on a CPU."""
-    if weight.shape[-1] <= 3:
-        return torch.conv2d(images, weight, None, 1, padding, 1, len(weight))
-    if torch.is_autocast_enabled("cpu"):
-        low = torch.get_autocast_dtype("cpu")
-        images, weight = images.to(low), weight.to(low)
-    with torch.autocast("cpu", enabled=False):
-        out: torch.Tensor = _LargeDepthwise.apply(images, weight, padding)
-    return out
-
-
-class _LargeDepthwise(torch.autograd.Function):
+class LargeDepthwise(torch.autograd.Function):
     """A depthwise convolution with a kernel above 3 x 3, whose weight gradient is put together of 3 x 3 ones.
 
     Tap (i, j) of the kernel sees the images shifted by (i, j); so nine neighbouring taps are a 3 x 3 kernel on shifted
