@@ -32,7 +32,7 @@ def card(folder: Path) -> str:
 
 
 def test_there_are_some() -> None:
-    assert {"frontier", "frontier_dilated"} <= {folder.name for folder in SHIPPED}
+    assert {"frontier", "frontier_dilated", "frontier_large_kernel"} <= {folder.name for folder in SHIPPED}
 
 
 @every_one
