@@ -50,6 +50,8 @@ def main(arguments: list[str]) -> None:
         command_line.launch(job, rest, HELP)
     else:
         go_on(folder)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        leave(0)  # as in ranks.py: an abort on python's way out would make torchrun end the ranks that still work
 
 
 def follow_rank_0(arguments: list[str], rest: list[str]) -> None:
@@ -64,6 +66,7 @@ def follow_rank_0(arguments: list[str], rest: list[str]) -> None:
     except UserError:
         time.sleep(RANK_0_SAYS_S)  # torchrun ends all of them as soon as one ends
         sys.exit(2)
+    leave(0)
 
 
 def job(composed: Any) -> None:
