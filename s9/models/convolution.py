@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-CHUNK = 64 * 16 * 16  # pixels whose weight gradient is taken at once: what of 112 channels fits a core's cache
+CHUNK = 64 * 16 * 16  # pixels whose weight gradient is taken at once: all of a batch of 128 leave the cache
 
 
 class Convolution(nn.Conv2d):
