@@ -143,7 +143,7 @@ def fit_and_test(
             fit(folder, p, position, history, interrupts, mirror)
         interrupts.stop_if_received()  # one that came since the last look
         summary = describe_run(config, p.data.variant, facts, status.content["command"], history.best)
-        summary |= {"machine": machine} | ({"images": p.data.fingerprint} if p.data.fingerprint else {})
+        summary |= {"machine": machine, "images": p.data.fingerprint}
         test(folder, p, history, summary)
         drawn = beside.submit(draw_figures, folder).result()
         mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), drawn)

@@ -44,7 +44,12 @@ def load_cifar10(config: Cifar10Config, seed: int) -> ImageSet:
     )
     train = Split(arrays["train_images"], arrays["train_labels"])
     train, val = hold_out(train, config.val_size, seed)
-    return ImageSet("CIFAR-10", CLASS_NAMES, MEAN, STD, train, val, Split(arrays["test_images"], arrays["test_labels"]))
+    test = Split(arrays["test_images"], arrays["test_labels"])
+    contents = {  # the archive is one, and its md5 was checked
+        split: {name: (int((of.labels == label).sum()), MD5) for label, name in enumerate(CLASS_NAMES)}
+        for split, of in (("train", Split(arrays["train_images"], arrays["train_labels"])), ("test", test))
+    }
+    return ImageSet("CIFAR-10", CLASS_NAMES, MEAN, STD, train, val, test, contents)
 
 
 def find_archive(config: Cifar10Config, cache: Path) -> Path:

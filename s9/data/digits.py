@@ -3,7 +3,7 @@
 import numpy as np
 
 from s9.config import DigitsConfig
-from s9.data.image_set import ImageSet, Split, channel_statistics, hold_out
+from s9.data.image_set import ImageSet, Split, channel_statistics, contents_of, hold_out
 
 TEST_SIZE = 360  # a fifth, fixed once for all so that seeds share one test split
 
@@ -24,4 +24,6 @@ def load_digits(config: DigitsConfig, seed: int) -> ImageSet:
     whole = Split(images, labels)
     mean, std = channel_statistics(images[rest])
     train, val = hold_out(whole.take(rest), config.val_size, seed)
-    return ImageSet("digits (scikit-learn)", tuple("0123456789"), mean, std, train, val, whole.take(held))
+    names = tuple("0123456789")
+    contents = contents_of(train=(images[rest], labels[rest], names), test=(images[held], labels[held], names))
+    return ImageSet("digits (scikit-learn)", names, mean, std, train, val, whole.take(held), contents)

@@ -39,8 +39,8 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     whole = {s: Split(arrays[f"{s}_images"], np.array([file.label for file in files[s]], np.int64)) for s in files}
     mean, std = ((v[0], v[1], v[2]) for v in arrays["train_statistics"].tolist())
     train, val = hold_out(whole["train"], config.val_size, seed)
-    fingerprint = _fingerprint(root, files["train"])
-    return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"], fingerprint)
+    contents = {split: _contents(root / split, of_split, class_names) for split, of_split in files.items()}
+    return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"], contents)
 
 
 def _variant(root: Path) -> str:
@@ -99,12 +99,15 @@ def _key(root: Path, files: dict[str, list[_File]], image_size: int) -> str:
     return f"folder-{digest.hexdigest()[:24]}"
 
 
-def _fingerprint(root: Path, train: list[_File]) -> str:
-    """Of the names below `root` and the sizes of its train images, by class: stays when the folder is copied."""
-    digest = hashlib.sha256()
-    for file in train:
-        digest.update(os.fsencode(file.path.removeprefix(f"{root}{os.sep}")) + f"\0{file.size}\n".encode())
-    return digest.hexdigest()[:24]
+def _contents(folder: Path, files: list[_File], class_names: tuple[str, ...]) -> dict[str, tuple[int, str]]:
+    """Of each class the number of its images and a digest of their names and sizes: stays when the folder is copied."""
+    found = {}
+    for label, name in enumerate(class_names):
+        digest, of_class = hashlib.sha256(), [file for file in files if file.label == label]
+        for file in of_class:
+            digest.update(os.fsencode(file.path.removeprefix(f"{folder}{os.sep}")) + f"\0{file.size}\n".encode())
+        found[name] = (len(of_class), digest.hexdigest()[:24])
+    return found
 
 
 def _decode(files: dict[str, list[_File]], image_size: int, to: Path) -> None:

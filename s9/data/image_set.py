@@ -1,7 +1,9 @@
 """What every data set gives: uint8 images, labels, class names, mean and std, split into train, val and test."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,12 +63,16 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
+# split -> class -> (number of images, digest of their names and contents)
+Contents = Mapping[str, Mapping[str, tuple[int, str]]]
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """A data set in memory.
 
-    mean and std: (3,) of RGB in [0, 1]. variant: how people should name its accuracies. fingerprint: the same for the
-    same images of train (val among them) in the same order; empty where the configuration alone says which they are.
+    mean and std: (3,) of RGB in [0, 1]. variant: how people should name its accuracies. contents: what the images of
+    each class are, by split as they lie on disk: val, where it is held out of train, is part of train.
     """
 
     variant: str
@@ -76,7 +82,12 @@ class ImageSet:
     train: Split
     val: Split
     test: Split
-    fingerprint: str = ""
+    contents: Contents = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same images in the same classes and splits, wherever they lie."""
+        return hashlib.sha256(json.dumps(self.contents, sort_keys=True).encode()).hexdigest()[:24]
 
     @property
     def image_size(self) -> int:
@@ -133,3 +144,14 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
     except ValueError as error:  # a class with a single image
         raise UserError(f"data.val_size={val_size}: {str(error).splitlines()[0]}") from None
     return train.take(np.sort(kept)), train.take(np.sort(held))
+
+
+def contents_of(**splits: tuple[np.ndarray, np.ndarray, tuple[str, ...]]) -> Contents:
+    """By name of the split, from its uint8 images (N, H, W, 3), int64 labels (N,) and class names."""
+    found: dict[str, dict[str, tuple[int, str]]] = {}
+    for split, (images, labels, class_names) in splits.items():
+        of_class = {name: images[labels == label] for label, name in enumerate(class_names)}
+        found[split] = {
+            name: (len(some), hashlib.sha256(some.tobytes()).hexdigest()[:24]) for name, some in of_class.items()
+        }
+    return found
