@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from s9.config import Config, LayerConfig, register_schemas, to_config
 from s9.errors import UserError, nearest
+from s9.process import keep_freed_memory
 
 # In a checkout conf/ stands beside s9/; an installed wheel carries it inside.
 CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf") if p.is_dir())
@@ -43,6 +44,7 @@ def exit_with_line(error: object, code: int) -> NoReturn:
 
 def open_door(main: Callable[[list[str]], None]) -> None:
     """Runs a door with the shell's arguments; a mistake of the user becomes one line and exit code 2."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run listens, Ctrl-C ends the process, without a traceback
     try:
         main(sys.argv[1:])

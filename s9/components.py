@@ -92,14 +92,28 @@ def _refusal(error: Exception) -> str:
 def build_transform(name: str, transform: dict[str, Any], fill: Any) -> Any:
     """One albumentations transform; `fill` takes the place of `fill: mean`.
 
+    Where it holds others, as OneOf and Sequential do, they are a list of such mappings under `transforms`.
+
     Raises:
         UserError: albumentations refuses an argument.
     """
+    key = f"aug.transforms.{name}"
     replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
-    built = build_component(f"aug.transforms.{name}", transform, "aug", **replaced)
+    if "transforms" in transform:
+        inner = transform["transforms"]
+        if not isinstance(inner, list) or not inner:
+            raise UserError(f"{key}.transforms={inner}: must be a list of mappings, each with _target_")
+        replaced["transforms"] = [build_inner(f"{name}.transforms.{n}", each, fill) for n, each in enumerate(inner)]
+    built = build_component(key, transform, "aug", **replaced)
     if not hasattr(built, "set_random_state"):
-        raise UserError(f"aug.transforms.{name}._target_={transform['_target_']}: is not a transform of albumentations")
+        raise UserError(f"{key}._target_={transform['_target_']}: is not a transform of albumentations")
     return built
+
+
+def build_inner(name: str, transform: Any, fill: Any) -> Any:
+    """A transform that is held by another; checked here, since only its holder is known to the configuration."""
+    check_component(f"aug.transforms.{name}", transform, "aug")
+    return build_transform(name, transform, fill)
 
 
 BATCH = "s9.data.batch_transforms."  # where albumentations' names are found as batched tensor code

@@ -184,15 +184,15 @@ class TrainerConfig:
     clip_norm: float | None = MISSING  # null: no clipping
     device: str = MISSING
     devices: int = MISSING  # that train together, each with its part of every batch
+    threads: int | None = MISSING  # that compute on a CPU, of each process; null: as many as cores, by the devices
     precision: str = MISSING
     compile: bool = MISSING
     save_every: float = MISSING  # seconds between checkpoints within an epoch; each epoch ends with one anyway
 
     def __post_init__(self) -> None:
-        require("trainer.epochs", self.epochs, self.epochs >= 1, "1 or more")
-        require("trainer.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
-        if self.steps_per_epoch is not None:
-            require("trainer.steps_per_epoch", self.steps_per_epoch, self.steps_per_epoch >= 1, "1 or more, or null")
+        for key in ("epochs", "batch_size", "steps_per_epoch", "threads"):
+            value, null = getattr(self, key), ", or null" if key in ("steps_per_epoch", "threads") else ""
+            require(f"trainer.{key}", value, value is None or value >= 1, f"1 or more{null}")
         require("trainer.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
         require("trainer.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
         if self.clip_norm is not None:

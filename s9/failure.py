@@ -15,6 +15,15 @@ TRACEBACK = "error.txt"
 # As torch, CUDA, the kernel, C++ and the dynamic loader say it.
 NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
+ON_DISK = "data.loader=workers data.workers=2 leaves them on disk; a smaller data.image_size takes less"
+# File, function and what it took memory for; anything else is training, whose memory grows with the batch.
+TAKES_MEMORY = (
+    ("tracking/figures.py", "", "while drawing the figures"),
+    ("training/evaluation.py", "", "while scoring 500 images at a time; a smaller model or data.image_size takes less"),
+    ("data/loaders.py", "ResidentBatches.__init__", f"with all images of train in memory; {ON_DISK}"),
+    ("data/sources.py", "load", f"while reading the images; {ON_DISK}"),
+)
+
 
 def in_one_line(error: BaseException, config: Config | None) -> str:
     """The reason, and what to do where that is known."""
@@ -22,9 +31,7 @@ def in_one_line(error: BaseException, config: Config | None) -> str:
     if isinstance(error, UserError):
         return said
     if isinstance(error, MemoryError) or any(words in said.lower() for words in NO_MEMORY):
-        size = config.trainer.batch_size if config else 2
-        smaller = max(1, size // 2)
-        return f"out of memory with trainer.batch_size={size}; set trainer.batch_size={smaller}, or a smaller model"
+        return f"out of memory {_what_took_it(error, config)}"
     if "DataLoader worker" in said:
         return (
             f"a data worker was killed, most likely for want of memory; fewer than data.workers="
@@ -34,6 +41,20 @@ def in_one_line(error: BaseException, config: Config | None) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     known = type(error).__name__ in ("NonFiniteLossError", "RankLostError")
     return said if known else f"{type(error).__name__}: {said} (the whole of it is in the run's {TRACEBACK})"
+
+
+def _what_took_it(error: BaseException, config: Config | None) -> str:
+    """What was being done when memory ran out, from the innermost place that tells, and what needs less of it."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        place = Path(frame.f_code.co_filename)
+        for name, function, said in TAKES_MEMORY:
+            if (place.parent.name, place.name) == tuple(name.split("/")) and frame.f_code.co_qualname.startswith(
+                function
+            ):
+                return said
+    size = config.trainer.batch_size if config else 2
+    smaller = f"set trainer.batch_size={size // 2}, or " if size > 1 else "set "
+    return f"with trainer.batch_size={size}; {smaller}a smaller model"
 
 
 def write_traceback(folder: Path) -> None:

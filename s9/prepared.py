@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from s9.config import Config, FolderConfig
 from s9.errors import UserError
+from s9.process import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from s9.data.augment import Augment
-    from s9.data.image_set import ImageSet
+    from s9.data.image_set import ImageFacts, ImageSet
     from s9.data.loaders import TrainLoader
     from s9.models.s9net import S9Net
     from s9.training.checkpoint import Checkpoints, Position
@@ -66,8 +67,11 @@ class Prepared:
         return loop.fit(*trained, *how, watcher, start, due, self.ranks, self.teacher)
 
 
-def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
+def prepare(config: Config, folder: Path, ranks: "Ranks", known: "ImageFacts | None" = None) -> Prepared:
     """Data, model, optimizer and schedule; nothing is written.
+
+    Args:
+        known: of the images that a resumed run has trained on.
 
     Raises:
         UserError: the machine or the data cannot do what was asked.
@@ -77,7 +81,7 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     from s9.data.augment import build_augment
     from s9.data.loaders import train_loader
     from s9.models.precision import guard_bfloat16
-    from s9.models.s9net import build_model
+    from s9.models.s9net import build_model, refuse_single_values
     from s9.tracking import record
     from s9.training import loop, optim
     from s9.training.checkpoint import Checkpoints
@@ -86,13 +90,17 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     precision = runtime.pick_precision(config.trainer.precision, ranks.device)
     begun, taught = sources_of(config)  # before the data, which may have to be downloaded
     runtime.seed_everything(config.seed)
-    runtime.keep_freed_memory()
+    keep_freed_memory()  # here too: not every run comes through a door, and ranks come through none
     data = sources.load(config.data, config.seed)
+    if known:
+        refuse_changed_images(folder, known, data)
+        data = data.as_known_to(known)
     for source in (*begun, *taught):
         source.refuse_other_images(data)
     augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
     loader = train_loader(config, data.train, augment, ranks.device, ranks.rank, ranks.world)
     model = build_model(config.model, data)
+    refuse_single_values(model, loader.batches.batch_size // ranks.world)
     if begun:
         load_mean_weights(model, [(source.network(data), source.weights) for source in begun])
     guard_bfloat16(model, data.image_size, ranks.device, precision)
@@ -101,11 +109,24 @@ def prepare(config: Config, folder: Path, ranks: "Ranks") -> Prepared:
     scheduler = optim.build_scheduler(config.scheduler, optimizer, len(loader) * config.trainer.epochs)
     averaged = loop.averaged(model, config.trainer.ema_decay)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **({"ema": averaged} if averaged else {})}
-    identity = record.as_dict(config) | ({"weights of the teacher": digests(taught)} if taught else {})
+    identity = record.as_dict(config) | {"images": data.facts.fingerprint, "class names": list(data.class_names)}
+    identity |= {"weights of the teacher": digests(taught)} if taught else {}
     checkpoints = Checkpoints(folder, parts, identity, ranks.world, config.trainer.save_every)
     made = (data, augment, loader, model, optimizer, scheduler, averaged)
     teacher = load_teacher(config, data, ranks.device, taught) if taught else None
     return Prepared(*made, ranks.device, precision, checkpoints, config, ranks, teacher)
+
+
+def refuse_changed_images(folder: Path, known: "ImageFacts", data: "ImageSet") -> None:
+    """Raises UserError where the images are not those that the run has begun with, and names what has changed."""
+    from s9.data.image_set import in_short
+
+    changes = known.changes(data.facts)
+    if changes:
+        raise UserError(
+            f"resume={folder}: the images have changed since the run began: {in_short(changes)}; "
+            "bring them back as they were, or start a new run"
+        )
 
 
 def load_teacher(config: Config, data: "ImageSet", device: "torch.device", sources: "list[Source]") -> "Teacher":
@@ -134,13 +155,13 @@ def digests(sources: "list[Source]") -> str:
 class Source:
     """A finished run that another one starts or learns from.
 
-    said: how it was named, as teacher=<folder>. images: the fingerprint of its train images; empty where it has none.
+    said: how it was named, as teacher=<folder>. images: those it was trained on; None where an older run does not say.
     """
 
     said: str
     config: Config
     weights: Path
-    images: str
+    images: "ImageFacts | None"
 
     @property
     def digest(self) -> str:
@@ -155,18 +176,30 @@ class Source:
 
     def refuse_other_images(self, data: "ImageSet") -> None:
         """Raises UserError where its images are known to be others: what is val here may have been train there."""
-        if self.images and data.fingerprint and self.images != data.fingerprint:
-            why = "the files in train have other names, sizes or classes than those that it was trained with"
-            raise UserError(f"{self.said}: is of other images: {why}")
+        from s9.data.image_set import in_short
+
+        changes = self.images.changes(data.facts, ("train", "val")) if self.images else []
+        if changes:
+            raise UserError(f"{self.said}: is of other images than this run's: {in_short(changes)}")
 
 
 def sources_of(config: Config) -> tuple[list[Source], list[Source]]:
     """What `init_from` and `teacher` name, none or more each. Raises as `source_of`; no image is read."""
     begun, taught = (
-        [source_of(key, run, config) for run in ([] if given is None else given.split(os.pathsep))]
+        [source_of(key, run, config) for run in ([] if given is None else runs_of(given))]
         for key, given in (("init_from", config.init_from), ("teacher", config.teacher))
     )
     return begun, taught
+
+
+def runs_of(given: str) -> list[str]:
+    """The runs that are joined in `given` as in PATH; a part that is a path only together with the next stays whole."""
+    parts, runs = given.split(os.pathsep), []
+    while parts:
+        joined = [os.pathsep.join(parts[:count]) for count in range(len(parts), 0, -1)]
+        runs.append(next((path for path in joined if Path(path).expanduser().exists()), parts[0]))
+        parts = parts[runs[-1].count(os.pathsep) + 1 :]
+    return runs
 
 
 def source_of(key: str, given: str, config: Config) -> Source:
@@ -185,22 +218,25 @@ def source_of(key: str, given: str, config: Config) -> Source:
             raise UserError(f"{said}: there is no {path}; give the folder of a finished run")
     try:
         theirs = record.read_config(folder)
-        images = str(record.read_summary(folder).get("images", ""))
+        record.read_summary(folder)
+        images = record.read_images(folder)
     except UserError as error:
         raise UserError(f"{said}: {error}") from None
-    _refuse_difference(f"{said}: is of other images", _which_images(theirs), _which_images(config))
+    _refuse_difference(f"{said}: is of other images", _which_images(theirs, images), _which_images(config, images))
     if config.data.val_size:
         _refuse_difference(f"{said}: has seen images that are val here", _which_val(theirs), _which_val(config))
     return Source(said, theirs, weights, images)
 
 
-def _which_images(config: Config) -> dict[str, object]:
-    """By key; of the root its last part, since a folder may have moved."""
+def _which_images(config: Config, known: "ImageFacts | None") -> dict[str, object]:
+    """By key, what tells before any image is read; a folder may have moved, so its name counts only without facts."""
     data = config.data
-    of_folder: dict[str, object] = {}
+    found: dict[str, object] = {"data.name": data.name}
     if isinstance(data, FolderConfig):
-        of_folder = {"data.root": Path(data.root).expanduser().absolute().name, "data.image_size": data.image_size}
-    return {"data.name": data.name} | of_folder
+        found["data.image_size"] = data.image_size
+        if known is None:
+            found["data.root"] = Path(data.root).name
+    return found
 
 
 def _which_val(config: Config) -> dict[str, object]:

@@ -60,22 +60,22 @@ def train(
         status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
         # With it the run can be gone on with, so before anything that takes time, and after what it cannot do without.
         record.write_config(folder, config)
-    interrupts.last_words = lambda number: status.set("interrupted", reason=str(Interrupted(number)))
+    interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
     try:
         interrupts.stop_if_received()
         device = runtime.pick_device(config.trainer.device)
-        with joined(config.trainer.devices, device, follow, config, folder) as ranks:
+        with joined(config.trainer.devices, device, config.trainer.threads, follow, config, folder) as ranks:
             summary = fit_and_test(config, folder, status, interrupts, resumed, ranks)
     except Interrupted as stop:
-        status.set("interrupted", reason=str(stop))
+        status.end("interrupted", reason=str(stop))
         raise
     except Exception as error:
         if interrupts.received is not None:  # what fails once a signal has come fails because of it
-            status.set("interrupted", reason=str(Interrupted(interrupts.received)))
+            status.end("interrupted", reason=str(Interrupted(interrupts.received)))
             raise Interrupted(interrupts.received) from error
         if resumed or not isinstance(error, UserError):  # a new run that is refused leaves nothing
             failure.write_traceback(folder)
-        status.set("failed", reason=failure.in_one_line(error, config), log=failure.TRACEBACK)
+        status.end("failed", reason=failure.in_one_line(error, config), log=failure.TRACEBACK)
         raise
     finally:
         lock.release()
@@ -87,7 +87,7 @@ def follow_torchrun(config: Config) -> None:
     from s9 import runtime
     from s9.training.ranks import joined
 
-    with joined(1, runtime.pick_device(config.trainer.device), follow) as ranks:
+    with joined(1, runtime.pick_device(config.trainer.device), config.trainer.threads, follow) as ranks:
         for number in SIGNALS:  # from here on rank 0 says when to stop
             signal.signal(number, signal.SIG_IGN)
         follow(ranks, config, Path())
@@ -98,7 +98,7 @@ def follow(ranks: "Ranks", config: Config, folder: Path) -> None:
     from s9.prepared import prepare
 
     logging.getLogger("s9").setLevel(logging.ERROR)  # rank 0 has said it
-    p = prepare(config, folder, ranks)
+    p = prepare(config, folder, ranks, ranks.same(None))
     newest = ranks.same(None)
     restored = p.checkpoints.restore(only=newest) if newest else None
     for _ in p.fit(Nobody(), restored[0] if restored else None):
@@ -125,7 +125,8 @@ def fit_and_test(
     from s9.training.loop import NonFiniteLossError
 
     machine = runtime.describe_machine(ranks.device)  # now: the commit may be another when the run ends
-    p = prepare(config, folder, ranks)
+    p = prepare(config, folder, ranks, ranks.same(record.read_images(folder) if resumed else None))
+    record.write_images(folder, p.data.facts)
     facts = model_facts(config.model, len(p.data.class_names), p.data.image_size)
     write_samples(folder, p)
     position, history = restore(folder, p, resumed)
@@ -143,10 +144,12 @@ def fit_and_test(
             fit(folder, p, position, history, interrupts, mirror)
         interrupts.stop_if_received()  # one that came since the last look
         summary = describe_run(config, p.data.variant, facts, status.content["command"], history.best)
-        summary |= {"machine": machine, "images": p.data.fingerprint}
+        summary |= {"machine": machine | runtime.describe_arithmetic(p.precision), "images": p.data.facts.fingerprint}
         test(folder, p, history, summary)
-        drawn = beside.submit(draw_figures, folder).result()
-        mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), drawn)
+        # Before what the run can do without: a run that is killed while it draws is done.
+        status.set("done", minutes=round(history.seconds / 60, 2))
+        say_where(summary, folder, history.seconds)
+        show_end(folder, summary, mirror, beside)
         ends = {"exit_code": 0}
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; the last good checkpoint is {p.checkpoints.last or 'none'}") from None
@@ -156,8 +159,6 @@ def fit_and_test(
     finally:
         mirror.finish(**ends)
         beside.shutdown(wait="wait_s" not in ends)
-    status.set("done", minutes=round(history.seconds / 60, 2))
-    say_where(summary, folder, history.seconds)
     return summary
 
 
@@ -238,16 +239,26 @@ def test(folder: Path, p: "Prepared", history: "History", summary: dict[str, Any
     record.write_summary(folder, summary)
 
 
-def draw_figures(folder: Path) -> list[Path]:
-    """Draws what the run's files have so far; no run is lost for want of a picture."""
-    from s9.tracking.figures import draw_all  # in the thread beside: matplotlib takes half a second to import
+def show_end(folder: Path, summary: dict[str, Any], mirror: "WandbLog", beside: ThreadPoolExecutor) -> None:
+    """The figures, and W&B's copy of what the run has come to; a run that is done does not fail for want of them."""
+    from s9.tracking import record
 
+    drawn = beside.submit(draw_figures, folder).result()
     try:
+        mirror.log_end(summary, record.read_arrays(folder / record.PREDICTIONS), drawn)
+    except Exception as error:
+        log.warning(f"W&B does not get the test's results ({failure.in_one_line(error, None)})")
+
+
+def draw_figures(folder: Path) -> list[Path]:
+    """Draws what the run's files have so far; the run goes on where that fails."""
+    try:
+        from s9.tracking.figures import draw_all  # in the thread beside: matplotlib takes half a second to import
+
         return draw_all(folder)
     except Exception as error:
-        log.warning(
-            f"figures cannot be drawn ({failure.in_one_line(error, None)}); later: python -m s9.report run={folder}"
-        )
+        later = f"later: python -m s9.report run={folder}"
+        log.warning(f"figures cannot be drawn ({failure.in_one_line(error, None)}); {later}")
         return []
 
 

@@ -1,14 +1,13 @@
 """The machine under a run: seed, device, precision, versions, git commit. Knows nothing of networks or data."""
 
-import contextlib
-import ctypes
+import hashlib
 import os
 import platform
 import random
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +44,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def keep_freed_memory() -> None:
-    """Lets the C library keep the memory that tensors give back, where it is glibc.
-
-    By default it returns large blocks to the kernel and faults them in again: thousands of pages in every training step
-    on a CPU, a tenth of its time.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # of mallopt in malloc.h
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        library = ctypes.CDLL("libc.so.6")
-        library.mallopt(mmap_threshold, 2**30)
-        library.mallopt(trim_threshold, 2**31 - 1)
-
-
 def has_real_bfloat16(device: torch.device) -> bool:
     """Whether bf16 is done in hardware; emulated bf16 is slower than float32."""
     if device.type == "cuda":
@@ -68,8 +54,8 @@ def has_real_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: float32 means none.
+def pick_precision(name: str, device: torch.device, key: str = "trainer.precision") -> torch.dtype:
+    """The dtype of autocast: float32 means none. `key` is what the user knows `name` by.
 
     Raises:
         UserError: bfloat16 was asked for where the device lacks it.
@@ -78,9 +64,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if real else torch.float32
     if name == "bfloat16" and not real:
-        raise UserError(
-            f"trainer.precision=bfloat16: this {device.type} has no bf16 in hardware; allowed: auto, float32"
-        )
+        raise UserError(f"{key}=bfloat16: this {device.type} has no bf16 in hardware; allowed: auto, float32")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
@@ -126,6 +110,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
             versions[package] = "not installed"
     return {
         "processor": processor_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": sys.version.split()[0],
         "system": platform.system(),
@@ -134,8 +119,30 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def describe_arithmetic(precision: torch.dtype) -> dict[str, Any]:
+    """What numbers are rounded by, beside the machine itself; asked when the number of threads is settled."""
+    return {"precision": str(precision).removeprefix("torch."), "threads": torch.get_num_threads()}
+
+
 @cache  # a run asks twice, and git takes a while
 def git_state() -> dict[str, Any]:
-    """The commit, and whether the tree differs from it; None outside a checkout."""
-    status = _git("status", "--porcelain")
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(status) if status is not None else None}
+    """Which source this is: the commit, and whether the tree differs from it; else the installed wheel.
+
+    The commit counts only where git knows this file: s9 may be installed inside another project's repository, whose
+    commit says nothing of it. `wheel` is the version and the sha256 of the wheel's RECORD, which lists the sha256 of
+    every file; None where there is neither.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is not None:
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+    return {"commit": None, "dirty": None, "wheel": _wheel()}
+
+
+def _wheel() -> str | None:
+    try:
+        installed = distribution("s9")
+    except PackageNotFoundError:
+        return None
+    record = installed.read_text("RECORD")
+    if record is None or not Path(str(installed.locate_file("s9/runtime.py"))).samefile(__file__):
+        return None
+    return f"s9 {installed.version}, RECORD {hashlib.sha256(record.encode()).hexdigest()}"

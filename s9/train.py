@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 RANK_0_SAYS_S = 20  # what a process of torchrun's waits before it ends with an error that rank 0 has too
 
-LEFT_BY_REFUSED = ("train.log", "config.yaml", "status.json", ".lock")
+COMMAND = "python -m s9.train"
+LEFT_BY_REFUSED = ("train.log", "config.yaml", "images.json", "status.json", ".lock")
 
 HELP = """Trains one network, tests it once, and leaves a folder with everything there is to know about the run.
 
@@ -81,8 +82,7 @@ def job(composed: Any) -> None:
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())  # shorter to read, and to paste into the next command
     sweep_dir = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-    overrides = " ".join(hydra.overrides.task)
-    command = f"python -m s9.train {overrides}".strip()
+    command, overrides = command_of(hydra)
     line = JobLine(sweep_dir, hydra.job.get("num", 0), overrides, folder.name)
     outcome = attempt(lambda: to_config(composed), folder, command, line)
     if outcome is None:
@@ -90,6 +90,19 @@ def job(composed: Any) -> None:
     if sweep_dir is None:
         command_line.exit_with_line(*outcome)
     print(f"error: job {line.job} ({overrides}): {outcome[0]}", file=sys.stderr)
+
+
+def command_of(hydra: Any) -> tuple[str, str]:
+    """(the command that trains this job alone, as the shell takes it; its arguments), from Hydra's own record.
+
+    Where its folder lies is left out: repeated, it gets a folder of its own.
+    """
+    flags = [a for s in hydra.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", s.path)]
+    flags += ["--config-name", hydra.job.config_name] if hydra.job.config_name != "config" else []
+    of_sweep = ("hydra.run.", "hydra.sweep", "hydra.mode", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
+    kept = [o for o in hydra.overrides.hydra if not o.lstrip("+~").startswith(of_sweep)]
+    given = shlex.join([*flags, *kept, *hydra.overrides.task])
+    return f"{COMMAND} {given}".strip(), given
 
 
 def go_on(folder: Path) -> None:
@@ -109,7 +122,7 @@ def go_on(folder: Path) -> None:
     before = read_status(folder)
     command, group = before.get("command", ""), before.get("group")
     of_sweep = folder.parent if group is not None and group == folder.absolute().parent.name else None
-    line = JobLine(of_sweep, folder.name, command.removeprefix("python -m s9.train").strip(), folder.name)
+    line = JobLine(of_sweep, folder.name, command.removeprefix(COMMAND).strip(), folder.name)
     outcome = attempt(lambda: record.read_config(folder), folder, command, line, group, resumed=True)
     if outcome is not None:
         command_line.exit_with_line(*outcome)
@@ -125,7 +138,7 @@ def attempt(
 ) -> tuple[str, int] | None:
     """Trains; the reason and the exit code where that fails. A signal ends the process."""
     from s9.tracking.record import CONFIG
-    from s9.tracking.status import TakenError, is_done, read_status
+    from s9.tracking.status import TakenError, is_done
 
     if not resumed and (folder / CONFIG).exists():
         done = is_done(folder)
@@ -139,10 +152,15 @@ def attempt(
     with Interrupts() as interrupts:
         try:
             config = read()
-            summary = train(config, folder, group or line.group, command, interrupts, resumed)
+            train(config, folder, group or line.group, command, interrupts, resumed)
         except Interrupted as stop:
-            line.write(status="interrupted", reason=str(stop))
-            print(f"interrupted by {stop}; {resume_hint(folder)}", file=sys.stderr)
+            if is_done(folder):
+                line.write(status="done", **of_val(folder))
+                hint = f"the run is done; figures that are missing: python -m s9.report run={folder}"
+            else:
+                line.write(status="interrupted", reason=str(stop))
+                hint = resume_hint(folder)
+            print(f"interrupted by {stop}; {hint}", file=sys.stderr)
             leave(128 + stop.number)
         except UserError as error:
             if not resumed and not isinstance(error, TakenError):
@@ -151,12 +169,21 @@ def attempt(
         except Exception as error:
             reason, exit_code = failure.in_one_line(error, config), 1
         else:
-            val, minutes = summary.get("val", {}), read_status(folder).get("minutes")
-            of_val = {f"val/{key}": val.get(key) for key in ("accuracy", "loss")}
-            line.write(status="done", minutes=minutes, **of_val)
+            line.write(status="done", **of_val(folder))
             return None
     line.write(status="failed", reason=reason)
     return reason, exit_code
+
+
+def of_val(folder: Path) -> dict[str, Any]:
+    """What a finished run has in its sweep's summary.csv."""
+    from s9.tracking.record import read_summary
+    from s9.tracking.status import read_status
+
+    val = read_summary(folder).get("val", {})
+    return {"minutes": read_status(folder).get("minutes")} | {
+        f"val/{key}": val.get(key) for key in ("accuracy", "loss")
+    }
 
 
 def resume_hint(folder: Path) -> str:

@@ -381,3 +381,41 @@ def test_albumentations_asks_no_index_for_a_newer_version() -> None:
     command = [sys.executable, "-c", COMPOSE_AND_LISTEN]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout == ""
+
+
+ONE_OF = (
+    "aug.transforms={either: {_target_: albumentations.OneOf, p: 1.0, transforms: ["
+    "{_target_: albumentations.CoarseDropout, p: 1.0, num_holes_range: [1, 1], hole_height_range: [32, 32], "
+    "hole_width_range: [32, 32], fill: mean}, {_target_: albumentations.InvertImg, p: 1.0}]}}"
+)
+
+
+def test_a_transform_that_holds_others_works() -> None:
+    """OneOf: each image is either filled with the mean or inverted, by its key."""
+    augment = ImageAugment(compose_config([*IMAGES, "aug=none", ONE_OF]).aug, MEAN, seed=0)
+    black = np.zeros((32, 32, 3), np.uint8)
+    seen = {tuple(augment(black, 1, index)[0, 0].tolist()) for index in range(20)}
+    assert seen == {tuple(round(255 * channel) for channel in MEAN), (255, 255, 255)}
+    assert np.array_equal(augment(black, 1, 7), augment(black, 1, 7))
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        ("[]", "aug.transforms.either.transforms=[]: must be a list of mappings, each with _target_"),
+        ("3", "aug.transforms.either.transforms=3: must be a list of mappings, each with _target_"),
+        ("[{p: 1.0}]", "aug.transforms.either.transforms.0={'p': 1.0}: must be a mapping with _target_"),
+        ("[{_target_: os.system}]", "aug.transforms.either.transforms.0._target_=os.system: must begin with"),
+        ("[{_target_: albumentations.Blur, blurr: 3}]", "aug.transforms.either.transforms.0.blurr=3: Blur does not"),
+    ],
+)
+def test_what_a_transform_holds_is_checked_like_any_other(inner: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        compose_config(
+            [*IMAGES, "aug=none", f"aug.transforms={{either: {{_target_: albumentations.OneOf, transforms: {inner}}}}}"]
+        )
+
+
+def test_on_the_device_a_transform_that_holds_others_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"aug\.backend=albumentations with data.loader=workers may"):
+        compose_config(["data=digits", "aug=none", ONE_OF])

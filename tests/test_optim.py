@@ -366,3 +366,11 @@ def test_every_optimizer_halves_the_loss_on_digits_in_60_steps(name: str, digits
         losses.append(loss.item())
     # Measured over three seeds: from 2.3 to 0.1 with sgd and muon, to 0.8 with adamw, whose learning rate is small.
     assert np.mean(losses[-7:]) < losses[0] / 2
+
+
+@pytest.mark.parametrize(("form", "fused"), [({}, True), ({"foreach": True}, False), ({"differentiable": True}, False)])
+def test_a_form_that_the_configuration_names_is_the_one_used(form: dict[str, bool], fused: bool) -> None:
+    """Of its forms an optimizer takes one, and refuses two."""
+    optimizer = build_optimizer({"_target_": "torch.optim.SGD", "lr": 0.1} | form, small_network())
+    assert bool(optimizer.defaults["fused"]) == fused
+    assert all(optimizer.defaults[key] == value for key, value in form.items())

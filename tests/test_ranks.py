@@ -88,7 +88,7 @@ def differences(folder: Path, norm: bool, *overrides: str) -> float:
         name: value.clone() for name, value in prepare(config, folder, Ranks(device=CPU)).model.state_dict().items()
     }
     train_part(Ranks(device=CPU), config, norm, folder)
-    with joined(2, CPU, train_part, config, norm, folder) as ranks:
+    with joined(2, CPU, None, train_part, config, norm, folder) as ranks:
         train_part(ranks, config, norm, folder)
     one, two = (load_file(folder / f"{world}.safetensors") for world in (1, 2))
     assert max(float((one[name] - begun[name]).abs().max()) for name in one) > 1000 * BOUND  # it did train

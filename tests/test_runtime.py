@@ -1,9 +1,12 @@
 """The machine under a run: devices and precisions that are there, seeds that repeat, facts that can be stored."""
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +154,55 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     described = runtime.describe_machine(CPU)
     runtime.git_state.cache_clear()
     assert (described["commit"], described["dirty"]) == (None, None)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """s9 as a wheel would lay it, inside another project's repository that ignores its libraries."""
+    root = Path(__file__).parent.parent
+    libraries = tmp_path / "libraries"
+    shutil.copytree(root / "s9", libraries / "s9", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copytree(root / "conf", libraries / "s9" / "conf")
+    info = libraries / "s9-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: s9\nVersion: 0.1.0\n")
+    (info / "RECORD").write_text("s9/runtime.py,sha256=abc,1\n")
+    (tmp_path / ".gitignore").write_text("libraries\n")
+    as_somebody = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com"]
+    for command in (["init", "-q"], ["add", ".gitignore"], ["commit", "-qm", "theirs"]):
+        subprocess.run([*as_somebody, *command], cwd=tmp_path, check=True)
+    return libraries
+
+
+def state_of(libraries: Path) -> dict[str, str | bool | None]:
+    said = subprocess.run(
+        [sys.executable, "-c", "import json; from s9 import runtime; print(json.dumps(runtime.git_state()))"],
+        cwd=libraries,
+        env=os.environ | {"PYTHONPATH": str(libraries)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    state: dict[str, str | bool | None] = json.loads(said.stdout)
+    return state
+
+
+def test_installed_inside_another_repository_it_is_the_wheel_that_is_named(installed: Path) -> None:
+    record = hashlib.sha256((installed / "s9-0.1.0.dist-info" / "RECORD").read_bytes()).hexdigest()
+    assert state_of(installed) == {"commit": None, "dirty": None, "wheel": f"s9 0.1.0, RECORD {record}"}
+
+
+def test_where_the_other_repository_knows_the_file_its_commit_says_which_it_is(installed: Path) -> None:
+    as_somebody = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com"]
+    for command in (["add", "-f", "libraries"], ["commit", "-qm", "vendored"]):
+        subprocess.run([*as_somebody, *command], cwd=installed.parent, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=installed, capture_output=True, text=True, check=True)
+    assert state_of(installed) == {"commit": head.stdout.strip(), "dirty": False}
+
+
+def test_the_description_says_what_the_processor_can_do() -> None:
+    assert runtime.describe_machine(CPU)["capability"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_the_arithmetic_is_the_precision_and_the_threads() -> None:
+    assert runtime.describe_arithmetic(torch.bfloat16) == {"precision": "bfloat16", "threads": torch.get_num_threads()}

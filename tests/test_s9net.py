@@ -15,7 +15,7 @@ from s9.config import ModelConfig
 from s9.data.image_set import ImageSet, Split, channel_statistics
 from s9.data.loaders import to_device
 from s9.errors import UserError
-from s9.models.s9net import Layer, S9Net, build_model, rows
+from s9.models.s9net import Layer, S9Net, build_model, refuse_single_values, rows
 
 MODELS = groups()["model"]
 Rows = dict[str, dict[str, Any]]
@@ -422,3 +422,19 @@ def test_head_false_alone_makes_the_last_layer_give_a_map_a_class() -> None:
     model = S9Net(config, num_classes=7)
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
     assert isinstance(model.head, nn.Identity)
+
+
+@pytest.mark.parametrize(("batch_size", "image_size", "refused"), [(1, 8, True), (2, 8, False), (1, 32, False)])
+def test_a_batch_norm_of_a_single_value_is_refused_with_what_to_set(
+    batch_size: int, image_size: int, refused: bool
+) -> None:
+    model = S9Net(compose_config(["data=digits", "model=strided"]).model, 10, image_size)
+    images = torch.randn(batch_size, 3, image_size, image_size)
+    if refused:
+        with pytest.raises(UserError, match=r"C3_conv3 gives 1 x 1 pixels .*; set trainer.batch_size=2 or more"):
+            refuse_single_values(model, batch_size)
+        with pytest.raises(ValueError, match="more than 1 value per channel"):  # what torch says of it
+            model.train()(images)
+    else:
+        refuse_single_values(model, batch_size)
+        assert torch.isfinite(model.train()(images)).all()

@@ -40,7 +40,15 @@ def test_a_run_learns_the_digits(digits: Callable[..., Config], tmp_path: Path) 
 def test_a_run_leaves_every_file(finished: Path) -> None:
     names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file() and "wandb" not in p.parts}
     assert {name for name in names if not name.startswith("checkpoints/")} == {
-        *("config.yaml", "metrics.jsonl", "times.jsonl", "summary.json", "samples.npz", "predictions.npz"),
+        *(
+            "config.yaml",
+            "images.json",
+            "metrics.jsonl",
+            "times.jsonl",
+            "summary.json",
+            "samples.npz",
+            "predictions.npz",
+        ),
         *("status.json", ".lock"),
         *("weights/final.safetensors", "weights/best.safetensors"),
         *(f"figures/{name}.png" for name in ("augmentation", "curves", "misclassified", "confusion")),

@@ -28,6 +28,7 @@ from s9.data.loaders import to_device, train_loader
 from s9.data.mix import mix
 from s9.models.precision import guard_bfloat16
 from s9.models.s9net import S9Net
+from s9.process import keep_freed_memory
 from s9.training import loop, optim
 
 AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # timed at a time; both give images/s
@@ -180,7 +181,7 @@ def _naive_epochs(config: Config, data: ImageSet, device: torch.device, epochs: 
 
 
 def _own_epochs(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
-    runtime.keep_freed_memory()  # as s9.train does
+    keep_freed_memory()  # as s9.train does
     return epochs_of(config, data, device, epochs)
 
 
@@ -228,7 +229,7 @@ def _alone(
 
 def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
     """(seconds, peak MB) of the second of two epochs, of which the first warms up on a few images."""
-    runtime.keep_freed_memory()  # as s9.train does
+    keep_freed_memory()  # as s9.train does
     next(epochs_of(config, of_size(data, 4 * config.trainer.batch_size), device, 1))
     record = next(epochs_of(config, of_size(data, count), device, 1))
     if device.type == "cuda":

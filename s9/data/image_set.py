@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,55 @@ Contents = Mapping[str, Mapping[str, tuple[int, str]]]
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """A data set in memory.
+class ImageFacts:
+    """What a network must know of its images; stored with each run, so that its weights mean the same ever after.
 
-    mean and std: (3,) of RGB in [0, 1]. variant: how people should name its accuracies. contents: what the images of
-    each class are, by split as they lie on disk: val, where it is held out of train, is part of train.
+    class_names: by label. image_size: pixels on a side. mean, std: (3,) of RGB in [0, 1]. variant: how people should
+    name its accuracies. contents: what each class holds, by split as the images lie on disk: val, where it is held out
+    of train, is part of train.
     """
+
+    variant: str
+    class_names: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    contents: Contents
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same images in the same classes and splits, wherever they lie."""
+        return hashlib.sha256(json.dumps(self.contents, sort_keys=True).encode()).hexdigest()[:24]
+
+    def changes(self, now: "ImageFacts", splits: Iterable[str] = ("train", "val", "test")) -> list[str]:
+        """How the images `now` differ from these, a phrase each, as `train/ants has 16 images, had 15`."""
+        found = []
+        for split in splits:
+            before, after = self.contents.get(split, {}), now.contents.get(split, {})
+            for name in sorted(before.keys() | after.keys()):
+                at = f"{split}/{name}"
+                if name not in after:
+                    found.append(f"{at} is gone")
+                elif name not in before:
+                    found.append(f"{at} is new")
+                elif before[name][0] != after[name][0]:
+                    found.append(f"{at} has {after[name][0]:,} images, had {before[name][0]:,}")
+                elif before[name][1] != after[name][1]:
+                    found.append(f"{at} has other images, or other names of them")
+        if self.image_size != now.image_size:
+            found.append(f"images are of {now.image_size} pixels, were of {self.image_size}")
+        return found
+
+
+def in_short(changes: list[str], most: int = 3) -> str:
+    """The first few, and how many more there are."""
+    more = len(changes) - most
+    return "; ".join(changes[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set in memory. class_names, mean, std, variant, contents: see ImageFacts."""
 
     variant: str
     class_names: tuple[str, ...]
@@ -85,9 +128,24 @@ class ImageSet:
     contents: Contents = field(default_factory=dict)
 
     @property
-    def fingerprint(self) -> str:
-        """The same for the same images in the same classes and splits, wherever they lie."""
-        return hashlib.sha256(json.dumps(self.contents, sort_keys=True).encode()).hexdigest()[:24]
+    def facts(self) -> ImageFacts:
+        return ImageFacts(self.variant, self.class_names, self.image_size, self.mean, self.std, self.contents)
+
+    def as_known_to(self, facts: ImageFacts) -> "ImageSet":
+        """These images with the class order, mean and std of the run that `facts` are of.
+
+        Raises:
+            UserError: their classes are others.
+        """
+        theirs, ours = set(facts.class_names), set(self.class_names)
+        if theirs != ours:
+            pairs = (("lack", theirs - ours), ("have", ours - theirs))
+            said = [f"{verb} {', '.join(sorted(names)[:5])}" for verb, names in pairs if names]
+            raise UserError(f"the images are of other classes than those that the run knows: they {' and '.join(said)}")
+        order = np.array([facts.class_names.index(name) for name in self.class_names])
+        train, val, test = (Split(of.images, order[of.labels]) for of in (self.train, self.val, self.test))
+        changed = {"class_names": facts.class_names, "mean": facts.mean, "std": facts.std}
+        return replace(self, train=train, val=val, test=test, **changed)  # type: ignore[arg-type]
 
     @property
     def image_size(self) -> int:

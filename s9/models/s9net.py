@@ -88,6 +88,7 @@ class S9Net(nn.Module):
             dropout = config.dropout if layer.dropout is None else layer.dropout
             self.layers[name.replace(".", "_")] = Layer(layer, shapes[-1][0], out[0], config.activation, dropout, last)
             shapes.append(out)
+        self.sizes = [size for _, size in shapes[1:]]  # pixels on a side of what each layer gives
         self.residuals = [layer.residual for _, layer in named]
         self.head = nn.Linear(shapes[-1][0], num_classes) if config.head else nn.Identity()
         self.to(memory_format=torch.channels_last)
@@ -114,6 +115,16 @@ def build_model(config: ModelConfig, data: ImageSet) -> S9Net:
         images = torch.from_numpy(np.asarray(data.examples(count).images)).permute(0, 3, 1, 2)
         whiten_first_layer(model, to_device(images, torch.device("cpu"), data.mean, data.std))
     return model
+
+
+def refuse_single_values(model: S9Net, batch_size: int) -> None:
+    """Raises UserError where a batch norm would see one value a channel, of which there is no variance."""
+    for (name, layer), size in zip(model.layers.items(), model.sizes, strict=True):
+        if batch_size * size**2 == 1 and isinstance(layer.norm, nn.BatchNorm2d):
+            raise UserError(
+                f"trainer.batch_size=1: batch norm needs more than one value a channel, and {name} gives 1 x 1 pixels "
+                "of images this small; set trainer.batch_size=2 or more, or larger images"
+            )
 
 
 def layer_output(key: str, layer: LayerConfig, shapes: list[tuple[int, int]], num_classes: int) -> tuple[int, int]:

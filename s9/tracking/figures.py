@@ -1,5 +1,6 @@
 """The figures of a run, drawn from the files in its folder and nothing else, so that any run can be drawn again."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -10,22 +11,39 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from s9.tracking import record
 
+log = logging.getLogger("s9")
+
 DPI = 120
 # The loss of training has augmented images and, where set, smoothed labels: not the scale of val's.
 TRAIN_LABELS = {"loss": "train (as optimised)", "accuracy": "train (augmented)"}
+MOST_NAMED = 40  # classes whose names are written beside the confusion matrix
 TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
 
 
 def draw_all(folder: Path) -> list[Path]:
-    """Draws every figure whose file is there; returns the pictures' paths."""
+    """Draws each figure whose file is there, by itself: one that cannot be drawn costs that one and a warning.
+
+    Returns the paths of the pictures.
+    """
     (folder / record.FIGURES).mkdir(exist_ok=True)
     drawn = []
-    if (folder / record.SAMPLES).exists():
-        drawn.append(augmentation_grid(folder))
-    if (folder / record.METRICS).exists():
-        drawn.append(curves(folder))
-    if (folder / record.PREDICTIONS).exists():
-        drawn += [misclassified_grid(folder), confusion_matrix(folder)]
+    for draw, source in (
+        (augmentation_grid, record.SAMPLES),
+        (curves, record.METRICS),
+        (misclassified_grid, record.PREDICTIONS),
+        (confusion_matrix, record.PREDICTIONS),
+    ):
+        if (folder / source).exists():
+            try:
+                drawn.append(draw(folder))
+            except Exception as error:  # no run is lost for want of a picture
+                reason = " ".join(str(error).split()) or type(error).__name__
+                log.warning(
+                    "%s cannot be drawn (%s); later: python -m s9.report run=%s",
+                    draw.__name__.replace("_", " "),
+                    reason,
+                    folder,
+                )
     return drawn
 
 
@@ -108,25 +126,56 @@ def misclassified_grid(folder: Path, columns: int = 8) -> Path:
 
 
 def confusion_matrix(folder: Path) -> Path:
-    """Rows: the true class; columns: the predicted one; counts of test images, shaded by the row's part."""
+    """Rows: the true class; columns: the predicted one; counts of test images, shaded by the row's part.
+
+    Of more than MOST_NAMED classes the matrix keeps its size, without names, beside the pairs confused most often.
+    """
     from sklearn.metrics import confusion_matrix as count_pairs
 
     stored = record.read_arrays(folder / record.PREDICTIONS)
     names = [str(name) for name in stored["class_names"]]
     counts = count_pairs(stored["labels"], stored["probs"].argmax(1), labels=range(len(names)))
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 2.2 + 0.48 * len(names)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.subplots()
+    many = len(names) > MOST_NAMED
+    side = 2.2 + 0.48 * min(len(names), 18 if many else MOST_NAMED)
+    figure = Figure(figsize=(side + (5 if many else 0.6), side), layout="constrained")
+    axes, *beside = figure.subplots(1, 2, width_ratios=(2, 1)) if many else [figure.subplots()]
     shown = axes.imshow(part, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= 20:
         for row, column in np.ndindex(counts.shape):
             color = "white" if part[row, column] > 0.5 else "black" if counts[row, column] else "#bbbbbb"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=color)
-    ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8, parse_math=False)
-    axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
+    if not many:
+        ticks = range(len(names))
+        axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8, parse_math=False)
+        axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"test accuracy {100 * np.trace(counts) / counts.sum():.2f} %", fontsize=10)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="part of the true class", format=PercentFormatter(1.0))
+    if beside:
+        _confused_pairs(beside[0], counts, names)
     return _save(figure, folder, "confusion")
+
+
+def _confused_pairs(axes: Axes, counts: np.ndarray, names: list[str], most: int = 25) -> None:
+    """Bars of the pairs (true, predicted) with the most mistakes."""
+    pairs = most_confused(counts, most)
+    labels = [f"{_short(names[row])} as {_short(names[column])}" for row, column, _ in pairs]
+    axes.barh(range(len(pairs)), [count for _, _, count in pairs], color=VAL)
+    axes.set_yticks(range(len(pairs)), labels, fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("most confused (test images)", fontsize=10)
+
+
+def most_confused(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+    """(true, predicted, images) of the commonest mistakes in a confusion matrix (num_classes, num_classes)."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [(int(place // len(wrong)), int(place % len(wrong))) for place in largest]
+    return [(row, column, int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
+
+
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

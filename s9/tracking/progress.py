@@ -1,6 +1,7 @@
 """What a person sees while a run trains: a bar in a terminal, one plain line an epoch elsewhere."""
 
 import logging
+import statistics
 import sys
 import time
 from typing import Any
@@ -10,6 +11,8 @@ from tqdm import tqdm
 
 log = logging.getLogger("s9")
 
+MANY_STEPS, MANY_S = 20, 10.0  # a look at the pace is over at least so many steps and seconds
+FAR_LONGER = 1.7  # times the usual; a warmer processor or a neighbour's short job stays below
 REFRESH_S = 0.5  # seconds between looks at the running sums: each look waits for the device
 
 
@@ -22,10 +25,15 @@ class Progress:
         self.shows_bars = sys.stderr.isatty()
         self.spent_s, self.seen = 0.0, 0
         self.refreshed = time.monotonic()
+        self.pace, self.stepped = Pace(), 0.0
 
     def step(
         self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
     ) -> None:
+        now = time.monotonic()
+        if self.stepped:
+            self.note_pace(now - self.stepped, loss_sum.device.type)
+        self.stepped = now
         if not self.shows_bars:
             return
         if self.bar is None:
@@ -37,8 +45,24 @@ class Progress:
                 f"loss {loss_sum.item() / images:.4f}, accuracy {100 * correct.item() / images:.2f} %"
             )
 
+    def note_pace(self, seconds: float, device: str) -> None:
+        """Says once where steps have come to take far longer than they did."""
+        slower = self.pace.slower(seconds)
+        if slower is None:
+            return
+        usual, recent = slower
+        said = (
+            f"steps take {recent / usual:.1f} times as long as before ({1000 * recent:.0f} ms, were {1000 * usual:.0f})"
+        )
+        threads = torch.get_num_threads() if device == "cpu" else 1
+        fewer = (
+            f"; where that lasts, a new run with trainer.threads={threads - 1} waits less for it" if threads > 1 else ""
+        )
+        log.warning("%s: another program may be using this machine%s", said, fewer)
+
     def epoch_end(self, record: dict[str, float], val_size: int) -> None:
         """The epoch's line: train, val, learning rate, time, and what is left."""
+        self.stepped = 0.0  # scoring and saving are no step
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -51,6 +75,28 @@ class Progress:
             line += f" | val loss {record['val/loss']:.4f}, {correct}/{val_size} ({100 * record['val/accuracy']:.2f} %)"
         left = duration(self.spent_s / self.seen * (self.epochs - epoch))
         log.info("%s | lr %.4g | %.1f s, %s left", line, record["lr"], record["time/epoch_s"], left)
+
+
+class Pace:
+    """Whether steps have come to take FAR_LONGER than the shortest median so far; told once."""
+
+    def __init__(self) -> None:
+        self.usual = float("inf")
+        self.recent: list[float] = []
+        self.looks, self.told = 0, False
+
+    def slower(self, seconds: float) -> tuple[float, float] | None:
+        """Takes in one step; (usual, recent) median seconds of a step in two looks of which both are far longer."""
+        self.recent.append(seconds)
+        if len(self.recent) < MANY_STEPS or sum(self.recent) < MANY_S:
+            return None
+        median = statistics.median(self.recent)
+        self.recent, self.usual = [], min(self.usual, median)
+        self.looks = self.looks + 1 if median > FAR_LONGER * self.usual else 0
+        if self.looks < 2 or self.told:
+            return None
+        self.told = True
+        return self.usual, median
 
 
 def duration(seconds: float) -> str:

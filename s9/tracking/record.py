@@ -1,14 +1,16 @@
 """The files of a run's folder: their names, how they are written, how they are read again.
 
-config.yaml, metrics.jsonl (a flushed line an epoch), times.jsonl, summary.json, samples.npz, predictions.npz, weights/,
-figures/, train.log. They are the truth; W&B mirrors them. Times are in files of their own: all else is the same, byte
-for byte, when a run is repeated or resumed on the same machine.
+config.yaml, images.json (what the network must know of its images), metrics.jsonl (a flushed line an epoch),
+times.jsonl, summary.json, samples.npz, predictions.npz, weights/, figures/, train.log. They are the truth; W&B mirrors
+them. Times are in files of their own: all else is the same, byte for byte, when a run is repeated or resumed on the
+same machine.
 """
 
 import io
 import json
 import os
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,11 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from s9.config import Config, register_schemas, to_config
-from s9.data.image_set import Rows
+from s9.data.image_set import ImageFacts, Rows
 from s9.errors import UserError
 from s9.files import write_whole
 
 CONFIG, METRICS, TIMES, SUMMARY = "config.yaml", "metrics.jsonl", "times.jsonl", "summary.json"
+IMAGES = "images.json"
 SAMPLES, PREDICTIONS = "samples.npz", "predictions.npz"
 FINAL, BEST = "weights/final.safetensors", "weights/best.safetensors"
 FIGURES = "figures"
@@ -73,6 +76,32 @@ def read_config(folder: Path) -> Config:
     except OmegaConfBaseException as error:  # a key that this version does not know, a value of another type
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     return to_config(OmegaConf.create(merged))
+
+
+def write_images(folder: Path, facts: ImageFacts) -> None:
+    """What the run's network must know of its images; `read_images` gives it back."""
+    write_whole(folder / IMAGES, (json.dumps(asdict(facts), indent=1) + "\n").encode())
+
+
+def read_images(folder: Path) -> ImageFacts | None:
+    """None for a run of before November 2026, which has no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / IMAGES
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_bytes())
+        contents = {
+            split: {name: (int(count), str(digest)) for name, (count, digest) in classes.items()}
+            for split, classes in stored["contents"].items()
+        }
+        tuples = {key: tuple(stored[key]) for key in ("class_names", "mean", "std")}
+        return ImageFacts(stored["variant"], image_size=int(stored["image_size"]), contents=contents, **tuples)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
 
 
 def add_line(folder: Path, name: str, record: dict[str, float]) -> None:

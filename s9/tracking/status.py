@@ -49,6 +49,11 @@ class Status:
         except OSError as error:  # the run is worth more than its status
             log.warning("%s cannot be written (%s)", self.path, error.strerror)
 
+    def end(self, state: str, **facts: Any) -> None:
+        """The same, unless the run is done: what comes after that, as its figures, takes nothing from it."""
+        if self.content.get("state") != "done":
+            self.set(state, **facts)
+
 
 def read_status(folder: Path) -> dict[str, Any]:
     """What status.json says; nothing where there is none that can be read."""

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from s9.config import DistillationConfig
 from s9.errors import UserError
 from s9.files import write_whole
 
@@ -24,10 +23,9 @@ log = logging.getLogger("s9")
 
 FOLDER = "checkpoints"
 KEPT = 2
-FREE = ("wandb", "trainer.save_every")  # what may be another when a run goes on
-# Keys that checkpoints of earlier versions lack, and what those runs did.
-ADDED = {"init_from": None, "teacher": None, "distillation": asdict(DistillationConfig()), "data.val_seed": None}
-FORMAT = 1  # raised when the content changes so that older ones cannot be read
+# What may be another when a run goes on. Where the images lie is free, since what they are is not.
+FREE = ("wandb", "trainer.save_every", "data.root", "data.cache", "data.archive", "data.urls")
+FORMAT = 2  # raised when what is stored changes, or what the same configuration trains; 2: November 2026
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class Checkpoints:
             "format": FORMAT,
             "config": self.config,
             "world": self.world,
+            "threads": torch.get_num_threads(),
             "position": asdict(position),
             "extra": extra,
             "random": random_state(),
@@ -117,7 +116,10 @@ class Checkpoints:
                 log.warning("checkpoint %s is damaged (%s); the one before is used, if there is one", path, error)
                 continue
             if content["format"] != FORMAT:
-                raise UserError(f"{path}: written by another version of s9 (format {content['format']}, not {FORMAT})")
+                raise UserError(
+                    f"{path}: written by another version of s9 (format {content['format']}, not {FORMAT}); resume it "
+                    "with that version (status.json names the commit), or start a new run"
+                )
             refuse_another_config(path, content["config"], self.config)
             for name, part in self.parts.items():
                 try:
@@ -128,6 +130,9 @@ class Checkpoints:
             if content["world"] != self.world:
                 was, now = content["world"], self.world
                 log.warning("%s is of %d processes, and %d go on: not what an uncut run would give", path, was, now)
+            if content["threads"] != torch.get_num_threads():
+                log.info("%s: %d threads, as the run began with", path, content["threads"])
+                torch.set_num_threads(content["threads"])  # sums are rounded in another order with others
             set_random_state(content["random"])
             self.last = path
             return Position(**content["position"]), content["extra"]
@@ -157,7 +162,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"not a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
     if (
         not isinstance(content, dict)
-        or not {"format", "config", "world", "position", "extra", "random"} <= content.keys()
+        or not {"format", "config", "world", "threads", "position", "extra", "random"} <= content.keys()
     ):
         raise ValueError("not a checkpoint of s9")
     return content
@@ -170,7 +175,7 @@ def refuse_another_config(path: Path, stored: Any, wanted: Any, key: str = "") -
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for name in sorted(stored.keys() | wanted.keys(), key=str):
             at = f"{key}.{name}" if key else str(name)
-            refuse_another_config(path, stored.get(name, ADDED.get(at, "missing")), wanted.get(name, "missing"), at)
+            refuse_another_config(path, stored.get(name, "missing"), wanted.get(name, "missing"), at)
     elif stored != wanted:
         raise UserError(f"{path}: of another run; {key} was {stored}, and is {wanted} now")
 

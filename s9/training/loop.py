@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from s9.config import Config, TrainerConfig
 from s9.data.image_set import ImageSet
@@ -27,6 +27,7 @@ ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
 TRAIN_KEYS = ("train/loss", "train/accuracy")
 
 EpochRecord = dict[str, float]
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class NonFiniteLossError(Exception):
@@ -55,10 +56,25 @@ class Watcher(Protocol):
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    """A copy whose weights and batch statistics follow the model's as an exponential moving average, or None."""
+    """A copy whose weights and batch statistics follow the model's as an exponential moving average, or None.
+
+    After n updates the decay is at most (1 + n) / (10 + n): else the mean of a short run is still its first weights.
+    Source of that bound: `num_updates` of TensorFlow's ExponentialMovingAverage.
+    """
     if decay == 0:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    @torch.no_grad()
+    def follow(means: Tensors, values: Tensors, _: torch.Tensor | int) -> None:
+        count = int(average.n_averaged)  # on the host; what is passed was copied to the device, and asking it waits
+        share = 1 - min(decay, (1 + count) / (10 + count))
+        if means[0].is_floating_point():
+            torch._foreach_lerp_(means, values, share)
+        else:  # the number of batches that the norms have seen
+            torch._foreach_copy_(means, values)
+
+    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    return average
 
 
 def fit(

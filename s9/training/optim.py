@@ -15,11 +15,12 @@ from s9.components import build_component, check_target
 def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `config` over the model's parameters; norms and biases are not decayed.
 
-    One that has a fused form uses it where the device has it, unless the configuration says otherwise.
+    One that has a fused form uses it where the device has it, unless the configuration names a form itself.
     """
     target = check_target("optimizer", config["_target_"], "optimizer")
     on = next(model.parameters()).device.type
-    if "fused" in inspect.signature(target).parameters and on in ("cpu", "cuda"):
+    names_form = config.get("foreach") or config.get("differentiable")
+    if not names_form and "fused" in inspect.signature(target).parameters and on in ("cpu", "cuda"):
         config = {"fused": True, **config}
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]

@@ -89,8 +89,13 @@ class Ranks:
 
 
 @contextmanager
-def joined(devices: int, device: torch.device, follow: Callable[..., None], *arguments: Any) -> Iterator[Ranks]:
+def joined(
+    devices: int, device: torch.device, threads: int | None, follow: Callable[..., None], *arguments: Any
+) -> Iterator[Ranks]:
     """This process as one of the ranks; rank 0 starts the others, each with `follow(ranks, *arguments)`.
+
+    Args:
+        threads: that compute on a CPU, in each process; None: the cores shared out over the devices.
 
     Raises:
         UserError: there are not as many devices.
@@ -99,17 +104,21 @@ def joined(devices: int, device: torch.device, follow: Callable[..., None], *arg
     if runtime.under_torchrun():
         world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
         own = torch.device("cuda", local) if device.type == "cuda" else device
-        _enter(int(os.environ["RANK"]), world, own, "env://", threads=1)
+        _enter(int(os.environ["RANK"]), world, own, "env://", threads or 1)
         yield Ranks(dist.get_rank(), world, own)
         dist.destroy_process_group()
         return
+    before = torch.get_num_threads()
     if devices == 1:
-        yield Ranks(device=device)
+        torch.set_num_threads(threads or before)
+        try:
+            yield Ranks(device=device)
+        finally:
+            torch.set_num_threads(before)  # the next job of a sweep, in this process, has its own number
         return
     if device.type == "cuda" and torch.cuda.device_count() < devices:
         raise UserError(f"trainer.devices={devices}: this machine has {torch.cuda.device_count()} GPUs")
-    threads = max(1, runtime.available_cores() // devices)
-    before = torch.get_num_threads()
+    threads = threads or max(1, runtime.available_cores() // devices)
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{Path(folder) / 'store'}"
         context = multiprocessing.get_context("spawn")

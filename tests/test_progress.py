@@ -1,0 +1,67 @@
+"""What is said of a run's pace: nothing while it is even, one line where steps come to take far longer."""
+
+import logging
+
+import pytest
+import torch
+
+from s9.tracking import progress
+from s9.tracking.progress import MANY_STEPS, Pace, Progress
+
+
+def slower(*seconds: float) -> list[tuple[float, float]]:
+    """What is said while steps take these seconds, each for one look."""
+    pace = Pace()
+    steps = [one for each in seconds for one in [each] * MANY_STEPS]
+    return [said for one in steps if (said := pace.slower(one)) is not None]
+
+
+@pytest.mark.parametrize("seconds", [[1, 1, 1], [1, 1.5, 1.6, 1.5], [3, 1, 1, 1], [1, 9, 1, 9, 1]])
+def test_an_even_or_a_briefly_uneven_pace_is_not_told(seconds: list[float]) -> None:
+    assert slower(*seconds) == []
+
+
+def test_a_pace_that_stays_far_slower_is_told_once() -> None:
+    assert slower(1, 1, 2, 2, 3, 3, 3) == [(1, 2)]
+
+
+def test_one_long_step_is_no_slow_pace() -> None:
+    """A run that was paused, a checkpoint on a slow disk."""
+    pace = Pace()
+    steps = [1.0] * MANY_STEPS + ([1.0] * (MANY_STEPS - 1) + [1000.0]) * 3
+    assert [pace.slower(one) for one in steps] == [None] * len(steps)
+
+
+def test_looks_at_fast_steps_span_seconds_not_steps_alone() -> None:
+    pace = Pace()
+    steps = [0.001] * 10_100 + [0.002] * 6_000  # the second part is of 12 s: one look
+    assert [said for one in steps if (said := pace.slower(one))] == []
+
+
+@pytest.mark.parametrize(("device", "threads", "advised"), [("cpu", 2, True), ("cpu", 1, False), ("cuda", 2, False)])
+def test_the_line_says_what_to_set_where_something_can_be_set(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, device: str, threads: int, advised: bool
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    shown = Progress(epochs=1)
+    with caplog.at_level(logging.WARNING):
+        for seconds in [0.5] * MANY_STEPS + [1.0] * 2 * MANY_STEPS:
+            shown.note_pace(seconds, device)
+    (line,) = caplog.messages
+    assert line.startswith("steps take 2.0 times as long as before (1000 ms, were 500): another program may be using")
+    assert ("trainer.threads=1" in line) == advised
+
+
+def test_scoring_and_saving_between_epochs_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    shown = Progress(epochs=2)
+    taken: list[float] = []
+    monkeypatch.setattr(shown, "note_pace", lambda seconds, device: taken.append(seconds))
+    one = torch.zeros(())
+    for epoch in (1, 2):
+        for batch in (1, 2, 3):
+            shown.step(epoch, batch, 3, 4, one, one)
+        record = {"train/loss": 1.0, "train/accuracy": 0.5, "lr": 0.1, "time/epoch_s": 1.0}
+        shown.epoch_end({"epoch": float(epoch)} | record, 0)
+    assert taken == [100, 100, 100, 100]
