@@ -16,17 +16,19 @@ from s9.errors import UserError
 if TYPE_CHECKING:
     from s9.benchmarks.timing import Row
 
-PARTS = ("augment", "step", "epoch", "startup", "growth")
+PARTS = ("augment", "step", "epoch", "startup", "growth", "contention")
 MODELS = ("reference", "strided", "dilated")
 SETS = ("basic", "full", "strong")
 OWN = {"bench": "all", "repeats": "5", "images": "10000", "out": ""}
 
-USAGE = """python -m s9.bench [bench=all|augment|step|epoch|startup|growth] [repeats=5] [images=10000] [key=value ...]
+USAGE = """python -m s9.bench [bench=all|augment|step|epoch|startup|growth|contention] [repeats=5] [images=10000]
+                   [key=value ...]
 
 Times s9 against the naive way (float32, NCHW, DataLoader of two workers with albumentations per image), in turns.
 The images are those of data= (digits unless given: no download), repeated to what a part needs; images= is the size of
 bench=epoch. Other keys are those of s9.train, as trainer.device=cpu. Leave the machine alone while it runs.
-On two cores: augment 1 minute, step 2, epoch 3, startup 2, growth 6."""
+On two cores: augment 1 minute, step 2, epoch 3, startup 2, growth 6, contention
+(steps on the CPU beside busy programs that it starts) 9."""
 
 
 def main(arguments: list[str]) -> None:
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> None:
         )
 
     from s9 import runtime
-    from s9.benchmarks import measures
+    from s9.benchmarks import contention, measures
     from s9.data import sources
 
     device = runtime.pick_device(reference.trainer.device)
@@ -85,6 +87,8 @@ def main(arguments: list[str]) -> None:
                 new = measures.epoch(reference, data, device, repeats, images)
             case "growth":
                 new = measures.growth(reference, data, device)
+            case "contention":
+                new = contention.contention(config_of("model=strided", "trainer.device=cpu"), data, repeats)
             case _:
                 new = measures.startup(overrides, data, repeats)
         rows += new

@@ -255,14 +255,13 @@ def launch(job: Callable[[Any], None], arguments: list[str], help_head: str) -> 
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    arguments = sorted(
-        arguments, key=lambda a: a not in ("-m", "--multirun")
-    )  # argparse wants them before the overrides
-    sys.argv[1:] = arguments  # where Hydra reads them
-
     parser = get_args_parser()
     parser.error = _refuse_flag
-    parsed: argparse.Namespace = parser.parse_args(arguments)
+    parsed: argparse.Namespace = parser.parse_intermixed_args(arguments)
+    flags = list(arguments)
+    for override in parsed.overrides:
+        flags.remove(override)
+    sys.argv[1:] = [*flags, *parsed.overrides]  # where Hydra reads them, and wants the flags first
     asks_hydra = parsed.hydra_help or parsed.shell_completion or parsed.info or parsed.cfg
     if not asks_hydra and not parsed.config_path and not parsed.config_name and not parsed.config_dir:
         swept = [o for o in parsed.overrides if _parse(o).is_sweep_override()]

@@ -2,6 +2,19 @@
 
 import contextlib
 import ctypes
+import os
+
+SPINS = "10000"  # turns that a thread spins before it sleeps, while it waits for the others
+
+
+def share_cores() -> None:
+    """Lets OpenMP's threads give up their core soon when they wait, unless the environment says how they wait.
+
+    A step has hundreds of parallel parts, each as slow as its slowest thread. Beside a program that keeps a core busy,
+    threads that spin for libgomp's 300,000 turns hold the very core that the one they wait for needs.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def keep_freed_memory() -> None:

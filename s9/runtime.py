@@ -142,7 +142,7 @@ def _wheel() -> str | None:
         installed = distribution("s9")
     except PackageNotFoundError:
         return None
-    record = installed.read_text("RECORD")
-    if record is None or not Path(str(installed.locate_file("s9/runtime.py"))).samefile(__file__):
+    record, own = installed.read_text("RECORD"), Path(str(installed.locate_file("s9/runtime.py")))
+    if record is None or not own.exists() or not own.samefile(__file__):  # s9 was imported from elsewhere
         return None
     return f"s9 {installed.version}, RECORD {hashlib.sha256(record.encode()).hexdigest()}"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from s9 import runtime
-from s9.benchmarks import measures
+from s9.benchmarks import contention, measures
 from s9.benchmarks.timing import Row
 from s9.command_line import compose_config
 from s9.data import sources
@@ -232,3 +232,15 @@ def test_startup_has_help_the_first_step_and_the_memory_of_a_run() -> None:
     assert [row.unit for row in rows] == ["s", "s", "MB"]
     help_s, first_s, peak = (row.median for row in rows)
     assert 0 < help_s < first_s and peak > 100
+
+
+@pytest.mark.slow
+def test_contention_has_each_way_of_waiting_beside_busy_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contention, "NEIGHBOURS", (1,))
+    monkeypatch.setattr(contention, "SECONDS", 0.1)
+    before = os.environ.get("GOMP_SPINCOUNT")
+    config = compose_config([*QUICK, "trainer.batch_size=16", "trainer.device=cpu"])
+    rows = contention.contention(config, sources.load(config.data, 0), repeats=1)
+    assert [row.what for row in rows] == [f"strided, 1 neighbours, {way}" for way in contention.WAYS]
+    assert all(math.isfinite(row.median) and row.median > 0 for row in rows)
+    assert os.environ.get("GOMP_SPINCOUNT") == before

@@ -8,9 +8,11 @@ import pytest
 from tests.conftest import ROOT
 
 FAULTS = """
-import resource, sys
+import ctypes, resource, sys
 import numpy as np
 from s9 import command_line
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would hide most of them
 
 def faults(_):
     for turn in range(4):  # the first ones grow the heap

@@ -16,7 +16,7 @@ log = logging.getLogger("s9")
 DPI = 120
 # The loss of training has augmented images and, where set, smoothed labels: not the scale of val's.
 TRAIN_LABELS = {"loss": "train (as optimised)", "accuracy": "train (augmented)"}
-MOST_NAMED = 40  # classes whose names are written beside the confusion matrix
+MOST_NAMED = 30  # classes whose names are written beside the confusion matrix
 TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
 
 
