@@ -15,7 +15,15 @@ FILES = sorted(S9.rglob("*.py"))
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 ROOMS = ("data", "models", "training", "tracking", "sweeps", "benchmarks")
-SHARED = ("errors", "files", "interrupt", "components", "config", "runtime")  # what rooms and doors alike may use
+SHARED = (
+    "errors",
+    "files",
+    "interrupt",
+    "components",
+    "data_config",
+    "config",
+    "runtime",
+)  # what rooms and doors alike may use
 DOORS = {file.stem for file in S9.glob("*.py")} - {"__init__", *SHARED}
 MAY_IMPORT = {  # of s9, beside itself
     "data": {*SHARED},
