@@ -54,7 +54,8 @@ def test_every_ending_that_is_named_is_read(tmp_path: Path, ending: str, case: C
     ("ending", "feature"), [(".webp", "webp"), (".avif", "avif"), (".jp2", "jpg_2000")], ids=lambda value: value
 )
 def test_what_this_pillow_cannot_decode_is_not_named_as_readable(ending: str, feature: str) -> None:
-    assert (ending in READABLE, ending in UNREADABLE) == (features.check(feature), not features.check(feature))
+    here = features.get_supported()
+    assert (ending in READABLE, ending in UNREADABLE) == (feature in here, feature not in here)
 
 
 def test_no_ending_is_both_readable_and_not() -> None:
@@ -155,7 +156,7 @@ METADATA: dict[str, Callable[[], bytes]] = {
 def test_broken_metadata_does_not_refuse_sound_pixels(
     tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if kind.startswith("AVIF") and not features.check("avif"):
+    if kind.startswith("AVIF") and ".avif" not in READABLE:
         pytest.skip("this Pillow reads no AVIF")
     (tmp_path / "image").write_bytes(METADATA[kind]())
     with warnings.catch_warnings(record=True) as told:

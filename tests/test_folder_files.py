@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import unicodedata
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from s9.data import sources
 from s9.data.image_set import ImageSet
 from s9.data_config import FolderConfig
 from s9.errors import UserError
+from tests.test_decode import tiff_with
 
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)
 
@@ -432,3 +434,18 @@ def test_deep_images_are_refused_where_that_was_asked_for(
 def test_high_depth_has_two_values() -> None:
     with pytest.raises(UserError, match=r"^data\.high_depth=clip: must be scale or refuse$"):
         FolderConfig("folder", 0, "resident", 0, "pets", 8, "cache", high_depth="clip")
+
+
+# What Pillow warns of
+
+
+def test_warnings_of_metadata_do_not_reach_the_screen(
+    load: Callable[..., ImageSet], root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (root / "train" / "cat" / "a.tif").write_bytes(tiff_with(305, 2, 5000, 8))
+    with pytest.warns(UserWarning):  # where nobody keeps it away
+        Image.open(root / "train" / "cat" / "a.tif").close()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(load(root).train) == 7
+    assert ([str(warning.message) for warning in told], capfd.readouterr()) == ([], ("", ""))

@@ -39,7 +39,10 @@ _ENDINGS = {  # by Pillow's name of the format; the most frequent formats first,
     "DDS": ".dds",
 }
 _NEEDS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # that Pillow may have been built without
-FORMATS = tuple(f for f in _ENDINGS if f not in _NEEDS or features.check(_NEEDS[f]))
+_BUILT_WITH = {
+    name for name in _NEEDS.values() if name in {**features.modules, **features.codecs} and features.check(name)
+}
+FORMATS = tuple(f for f in _ENDINGS if _NEEDS.get(f) in {None, *_BUILT_WITH})
 READABLE = frozenset(" ".join(_ENDINGS[f] for f in FORMATS).split())  # endings, in lower case
 UNREADABLE = (
     frozenset(  # images too
@@ -54,18 +57,9 @@ UNREADABLE = (
 )
 
 DIGEST_SIZE = 16  # bytes
-_TIFF_PIXELS = {
-    *range(254, 260),
-    262,
-    266,
-    273,
-    *range(277, 285),
-    317,
-    *range(320, 326),
-    338,
-    339,
-    347,
-    *range(512, 533),
+_TIFF_PIXELS = {  # tags that say how the pixels are stored
+    *(*range(254, 260), 262, 266, 273, *range(277, 285), 317),
+    *(*range(320, 326), 338, 339, 347, *range(512, 533)),
 }
 _TURN = (0x0112, 3)  # a TIFF's tag of the orientation, where it is a number
 _ORIENTATION = 0x0112  # the tag of EXIF and TIFF
