@@ -38,8 +38,9 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
         count, bits, split, index = arrays["high_depth"].tolist()
         if config.high_depth == "refuse":
             raise _too_deep(list(found.splits.values())[split][index])
+        have = "image has" if count == 1 else "images have"
         log.info(
-            f"{count:,} images have more than 8 bits a channel; {bits} are in use and become 8 "
+            f"{count:,} {have} more than 8 bits a channel; {bits} are in use and become 8 "
             "(data.high_depth=refuse refuses them)"
         )
     whole = {
