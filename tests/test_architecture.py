@@ -20,6 +20,7 @@ SHARED = (
     "files",
     "interrupt",
     "components",
+    "data_config",
     "config",
     "process",
     "runtime",

@@ -6,16 +6,20 @@ import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from s9.data.cache import cached_arrays, save_arrays
+from s9.command_line import compose_config
+from s9.data.cache import cache_folder, cached_arrays, save_arrays
 from s9.errors import UserError
 from tests.conftest import ROOT
 
@@ -210,3 +214,117 @@ def test_a_large_array_is_mapped_and_not_read(tmp_path: Path) -> None:
     command = [sys.executable, "-c", READS_A_FEW_ROWS, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 120_000  # kB; 50,000 were seen, of python and numpy
+
+
+# Other users' caches, and users without a home. Root may read and write everything, so a child becomes somebody else.
+
+STRANGER = 54_321  # a user of whom the machine knows no name and no home
+AS_A_STRANGER = """
+import mmap, os, sys  # mmap: what numpy imports when it is needed, when it may lie out of reach
+from pathlib import Path
+import filelock, numpy
+from s9.data.cache import cache_folder, cached_arrays, save_arrays
+from s9.errors import UserError
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(int(sys.argv[1]))
+    os.setuid(int(sys.argv[1]))
+try:
+    make = lambda part: save_arrays(part, {"labels": numpy.array([1])})
+    print(cached_arrays(cache_folder(sys.argv[2]), "key", make)["labels"].tolist())
+except UserError as error:
+    print(error)
+"""
+ADVICE = "; choose another folder with data.cache=<folder>, or with S9_CACHE=<folder> in the environment"
+
+
+def asked_by_a_stranger(cache: Path | str, **environment: str) -> str:
+    """What another user's process gets, or is told, who would make [1]."""
+    kept = {key: value for key, value in os.environ.items() if key != "HOME"}
+    command = [sys.executable, "-c", AS_A_STRANGER, str(STRANGER), str(cache)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        for path in (Path(folder), *Path(folder).glob("*")):
+            path.chmod(0o755)
+
+
+def test_a_whole_cache_that_another_user_made_may_be_read_only(open_to_all: Path) -> None:
+    cached_arrays(open_to_all, "key", Maker())
+    open_to_all.chmod(0o555)
+    assert asked_by_a_stranger(open_to_all) == "[7, 8, 9]"
+
+
+def test_a_whole_cache_that_another_user_made_needs_no_lock(open_to_all: Path) -> None:
+    cached_arrays(open_to_all, "key", Maker())
+    for lock in open_to_all.glob("*.lock"):
+        lock.unlink()
+    assert asked_by_a_stranger(open_to_all) == "[7, 8, 9]"
+    assert [path.name for path in open_to_all.iterdir()] == ["key"]
+
+
+def test_a_whole_cache_is_used_while_another_holds_its_lock(tmp_path: Path) -> None:
+    cached_arrays(tmp_path, "key", Maker())
+    with FileLock(tmp_path / "key.lock"):
+        assert cached_arrays(tmp_path, "key", fail)["labels"].tolist() == [7, 8, 9]
+
+
+def test_a_cache_that_may_not_be_written_is_one_line_that_says_what_to_do(open_to_all: Path) -> None:
+    open_to_all.chmod(0o555)
+    said = asked_by_a_stranger(open_to_all)
+    assert said.startswith(f"data.cache={open_to_all}: cannot be written (") and said.endswith(ADVICE)
+
+
+def test_a_cache_whose_folder_may_not_be_made_is_one_line_that_says_what_to_do(open_to_all: Path) -> None:
+    open_to_all.chmod(0o555)
+    said = asked_by_a_stranger(open_to_all / "deep" / "down")
+    assert said == f"data.cache={open_to_all}/deep/down: cannot be made a folder (Permission denied){ADVICE}"
+
+
+@pytest.mark.parametrize("closed", ["", "key"])
+def test_a_cache_that_may_not_be_read_is_one_line_that_says_what_to_do(open_to_all: Path, closed: str) -> None:
+    cached_arrays(open_to_all, "key", Maker())
+    (open_to_all / closed).chmod(0)
+    said = asked_by_a_stranger(open_to_all)
+    assert said == f"data.cache={open_to_all}: cannot be read (Permission denied){ADVICE}"
+
+
+@pytest.mark.parametrize("given", ["~/.cache/s9", ""])
+def test_a_user_without_a_home_is_told_what_to_do(given: str) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, to be a user whom the machine does not know")
+    assert asked_by_a_stranger(given) == f"data.cache=~/.cache/s9: there is no home folder of this user{ADVICE}"
+
+
+def test_a_user_without_a_home_may_name_a_cache(open_to_all: Path) -> None:
+    open_to_all.chmod(0o777)
+    assert asked_by_a_stranger(open_to_all / "cache") == "[1]"
+
+
+def test_a_user_whom_the_machine_does_not_know_may_have_a_home(open_to_all: Path) -> None:
+    open_to_all.chmod(0o777)
+    assert asked_by_a_stranger("", HOME=str(open_to_all)) == "[1]"
+    assert (open_to_all / ".cache" / "s9" / "key").is_dir()
+
+
+@pytest.mark.parametrize("data", ["folder", "cifar10"])
+@pytest.mark.parametrize("given", ["", " ", None])
+def test_an_empty_name_in_the_environment_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: str, given: str | None
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("S9_CACHE")
+    if given is not None:
+        monkeypatch.setenv("S9_CACHE", given)
+    config: Any = compose_config([f"data={data}"]).data
+    assert cache_folder(config.cache) == tmp_path / ".cache" / "s9"

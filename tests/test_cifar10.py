@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from s9.config import Cifar10Config
-from s9.data import cifar10, sources
+from s9.data import cifar10, download, sources
 from s9.data.image_set import ImageSet
 from s9.errors import UserError
 
@@ -84,6 +84,7 @@ def whole() -> bytes:
 def small(monkeypatch: pytest.MonkeyPatch, whole: bytes) -> None:
     """The small archive stands in for the original; no proxy of the user's comes between test and host."""
     monkeypatch.setattr(cifar10, "MD5", hashlib.md5(whole).hexdigest())
+    monkeypatch.setattr(cifar10, "SIZE", len(whole))
     monkeypatch.setenv("no_proxy", "*")
 
 
@@ -377,15 +378,15 @@ def test_a_part_that_is_already_whole_is_taken(
 def test_an_archive_with_another_md5_is_removed_and_the_next_host_tried(
     load: Callable[..., ImageSet], host: Callable[..., Host], whole: bytes
 ) -> None:
-    wrong, good = host(content=b"<html>pay here</html>"), host()
+    wrong, good = host(content=bytes(len(whole))), host()
     assert len(load(wrong.url, good.url).train) == 100
     assert (wrong.asked, good.asked, good.sent) == ([None], [None], [len(whole)])
 
 
 def test_an_archive_with_another_md5_is_not_kept(
-    load: Callable[..., ImageSet], host: Callable[..., Host], cache: Path
+    load: Callable[..., ImageSet], host: Callable[..., Host], cache: Path, whole: bytes
 ) -> None:
-    wrong = host(content=b"<html>pay here</html>")
+    wrong = host(content=bytes(len(whole)))
     assert hashlib.md5(wrong.content).hexdigest() in refused(load, wrong.url)
     assert not [f for f in cache.iterdir() if not f.name.endswith(".lock")]
 
@@ -407,7 +408,7 @@ def test_a_host_that_fails_midway_leaves_what_it_sent(
     monkeypatch: pytest.MonkeyPatch,
     manner: str,
 ) -> None:
-    monkeypatch.setattr(cifar10, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
     there = host(manner=manner)
     assert there.url in refused(load, there.url)
     kept = (cache / f"{cifar10.ARCHIVE}.part").read_bytes()
@@ -483,8 +484,8 @@ import hashlib, sys
 import numpy as np
 from s9.config import Cifar10Config
 from s9.data import cifar10
-md5, url, cache = sys.argv[1:]
-cifar10.MD5 = md5
+md5, size, url, cache = sys.argv[1:]
+cifar10.MD5, cifar10.SIZE = md5, int(size)
 print("ready", flush=True)
 sys.stdin.readline()
 data = cifar10.load_cifar10(Cifar10Config("cifar10", 0, "resident", 0, None, [url], cache), seed=0)
@@ -496,7 +497,7 @@ def test_processes_that_load_at_once_download_once(
     load: Callable[..., ImageSet], host: Callable[..., Host], cache: Path
 ) -> None:
     there = host(manner="slow")
-    command = [sys.executable, "-c", LOAD_WHEN_TOLD, cifar10.MD5, there.url, str(cache)]
+    command = [sys.executable, "-c", LOAD_WHEN_TOLD, cifar10.MD5, str(cifar10.SIZE), there.url, str(cache)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     jobs = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(2)]
     for job in jobs:

@@ -1,151 +1,139 @@
-"""A user's own images: root/{train,test}/<class>/*, decoded once, kept in a cache of ours, never beside theirs."""
+"""A user's own images: root/{train,val,test}/<class>/**, decoded once, kept in a cache of ours, never beside theirs."""
 
 import hashlib
-import os
-import stat
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from s9.config import FolderConfig
-from s9.data.cache import cached_arrays
+from s9.data.cache import cache_folder, cached_arrays
+from s9.data.decode import DIGEST_SIZE, decode_image, quiet
+from s9.data.folder_files import File, FolderFiles, folder_files
 from s9.data.image_set import CHUNK, ImageSet, Split, channel_statistics, hold_out
+from s9.data_config import FolderConfig
 from s9.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
+log = logging.getLogger("s9")
+
+FORMAT = 2  # of what is stored; another number, and everything is decoded anew
 
 
 def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     """The images under `data.root`, scaled to `data.image_size`; mean and std are those of train.
 
+    Lines of the log say which files were left out, which folder is val, and what became of more than 8 bits a channel.
+
     Raises:
         UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
     """
-    root = Path(config.root).expanduser()
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise UserError(
-                f"data.root={config.root}: there is no folder {root / split}; wanted: <root>/train/<class>/* and "
-                "<root>/test/<class>/*. Other ways: data=cifar10 data.archive=<file>, or data=digits"
-            )
-    class_names = _class_names(root)
-    files = {split: _image_files(root / split, class_names) for split in ("train", "test")}
-    key = _key(root, files, config.image_size)
-    cache = Path(config.cache).expanduser()
-    arrays = cached_arrays(cache, key, lambda part: _decode(files, config.image_size, part))
-    whole = {s: Split(arrays[f"{s}_images"], np.array([file.label for file in files[s]], np.int64)) for s in files}
+    root = Path(config.root)
+    found = folder_files(root)
+    if said := found.said():
+        log.info(said)
+    key = _key(root, found.splits, config.image_size)
+    arrays = cached_arrays(cache_folder(config.cache), key, lambda part: _decode(found.splits, config, part))
+    if "high_depth" in arrays:
+        count, bits, split, index = arrays["high_depth"].tolist()
+        if config.high_depth == "refuse":
+            raise _too_deep(list(found.splits.values())[split][index])
+        have = "image has" if count == 1 else "images have"
+        log.info(
+            f"{count:,} {have} more than 8 bits a channel; {bits} are in use and become 8 "
+            "(data.high_depth=refuse refuses them)"
+        )
+    whole = {
+        split: Split(arrays[f"{split}_images"], np.array([file.label for file in files], np.int64))
+        for split, files in found.splits.items()
+    }
     mean, std = ((v[0], v[1], v[2]) for v in arrays["train_statistics"].tolist())
-    train, val = hold_out(whole["train"], config.val_size, seed)
-    contents = {split: _contents(root / split, of_split, class_names) for split, of_split in files.items()}
-    return ImageSet(_variant(root), class_names, mean, std, train, val, whole["test"], contents)
+    train, val = hold_out(whole["train"], 0 if found.val else config.val_size, seed)
+    if found.val:
+        val = whole["val"].take(slice(None))
+        unused = f"; data.val_size={config.val_size} is not used" if config.val_size else ""
+        log.info(f"val: {len(val):,} images of {found.val}{unused}")
+    contents = {split: _contents(found, split, arrays[f"{split}_digests"]) for split in found.splits}
+    return ImageSet(_variant(root), found.class_names, mean, std, train, val, whole["test"], contents)
 
 
 def _variant(root: Path) -> str:
     """Accuracies on the JPEG copy of CIFAR-10 must not be taken for those on the original files."""
-    name = root.resolve().name
-    return "CIFAR-10 (JPEG)" if name == "cifar10-images" else f"folder {name}"
+    return "CIFAR-10 (JPEG)" if root.name == "cifar10-images" else f"folder {root.name}"
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    found = {
-        s: {d.name for d in (root / s).iterdir() if d.is_dir() and not d.name.startswith(".")}
-        for s in ("train", "test")
-    }
-    if len(found["train"]) < 2:
-        raise UserError(f"{root / 'train'}: needs at least two class folders, has {len(found['train'])}")
-    for have, lack in (("train", "test"), ("test", "train")):
-        missing = sorted(found[have] - found[lack])
-        if missing:
-            raise UserError(f"{root / lack / missing[0]}: no such class folder, yet {root / have} has the class")
-    return tuple(sorted(found["train"]))
-
-
-class _File(NamedTuple):
-    path: str
-    label: int
-    size: int  # bytes
-    modified: int  # nanoseconds
-
-
-def _image_files(folder: Path, class_names: tuple[str, ...]) -> list[_File]:
-    """All images below `folder`, by class and name. By scandir: pathlib takes ten times as long for 60,000 files."""
-    files = []
-    for label, name in enumerate(class_names):
-        with os.scandir(folder / name) as entries:
-            found = sorted((e for e in entries if Path(e.name).suffix.lower() in SUFFIXES), key=lambda e: e.name)
-        if not found:
-            raise UserError(f"{folder / name}: the class is empty; wanted: .jpg, .jpeg or .png files")
-        for entry in found:
-            try:
-                state = entry.stat()
-            except OSError as error:  # a link to a file that is gone
-                raise UserError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
-            if not stat.S_ISREG(state.st_mode):  # to read a named pipe would be to wait for ever
-                raise UserError(f"{entry.path}: is not a file; remove it")
-            files.append(_File(entry.path, label, state.st_size, state.st_mtime_ns))
-    return files
-
-
-def _key(root: Path, files: dict[str, list[_File]], image_size: int) -> str:
+def _key(root: Path, splits: dict[str, list[File]], image_size: int) -> str:
     """Changes with any file's name, size or time, and with the image size."""
-    digest = hashlib.sha256(os.fsencode(root.resolve()) + f"\n{image_size}\n".encode())
-    for of_split in files.values():
-        for file in of_split:
-            below = file.path.removeprefix(f"{root}{os.sep}")
-            digest.update(os.fsencode(below) + f"\0{file.size}\0{file.modified}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT}\n{root}\n{image_size}\n".encode(errors="surrogateescape"))
+    for split, files in splits.items():
+        for file in files:
+            of_file = f"{split}/{file.name}\0{file.size}\0{file.modified}\n"
+            digest.update(of_file.encode(errors="surrogateescape"))
     return f"folder-{digest.hexdigest()[:24]}"
 
 
-def _contents(folder: Path, files: list[_File], class_names: tuple[str, ...]) -> dict[str, tuple[int, str]]:
-    """Of each class the number of its images and a digest of their names and sizes: stays when the folder is copied."""
-    found = {}
-    for label, name in enumerate(class_names):
-        digest, of_class = hashlib.sha256(), [file for file in files if file.label == label]
-        for file in of_class:
-            digest.update(os.fsencode(file.path.removeprefix(f"{folder}{os.sep}")) + f"\0{file.size}\n".encode())
-        found[name] = (len(of_class), digest.hexdigest()[:24])
-    return found
+def _contents(found: FolderFiles, split: str, digests: np.ndarray) -> dict[str, tuple[int, str]]:
+    """Of each class the number of its images and a digest of their names and bytes; a copied folder has the same."""
+    counts = [0] * len(found.class_names)
+    of_class = [hashlib.sha256() for _ in found.class_names]
+    content = digests.tobytes()
+    for index, file in enumerate(found.splits[split]):
+        counts[file.label] += 1
+        of_file = content[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]
+        of_class[file.label].update(file.name.encode(errors="surrogateescape") + b"\0" + of_file)
+    return {name: (counts[i], of_class[i].hexdigest()[:24]) for i, name in enumerate(found.class_names)}
 
 
-def _decode(files: dict[str, list[_File]], image_size: int, to: Path) -> None:
-    """Decodes straight into files, so that the folder may be larger than memory."""
-    with ThreadPoolExecutor() as pool:
-        for split, of_split in files.items():
-            path = to / f"{split}_images.npy"
-            with path.open("wb") as file:  # written, not mapped: on a full disk a write fails, a mapped page kills
-                shape = (len(of_split), image_size, image_size, 3)
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for start in range(0, len(of_split), CHUNK):
-                    paths = [Path(f.path) for f in of_split[start : start + CHUNK]]
-                    for image in pool.map(lambda path: decode_image(path, image_size), paths):
-                        file.write(np.ascontiguousarray(image).data)
-            if split == "train":
-                images = np.load(path, mmap_mode="r", allow_pickle=False)
-                np.save(to / "train_statistics.npy", np.array(channel_statistics(images)))
+def _decode(splits: dict[str, list[File]], config: FolderConfig, to: Path) -> None:
+    """Decodes straight into files, so that the folder may be larger than memory.
 
-
-def decode_image(file: Path, image_size: int) -> np.ndarray:
-    """One image file of any colour mode as uint8 (image_size, image_size, 3); transparent parts become white.
-
-    Raises:
-        UserError: names the file that cannot be read.
+    How many bits deep files use is known only when all are decoded, so those are decoded again where it is not 16.
     """
-    try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-    except Exception as error:  # of a damaged file a decoder may raise anything, struct.error and TypeError included
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{file}: cannot be read as an image ({reason}); mend or remove it") from None
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    deep: list[tuple[int, int, int]] = []  # number of the split, of the file in it, its greatest value
+    size = config.image_size
+    with quiet(), ThreadPoolExecutor() as pool:
+        for number, (split, files) in enumerate(splits.items()):
+            digests = np.empty((len(files), DIGEST_SIZE), np.uint8)
+            with (to / f"{split}_images.npy").open("wb") as out:  # written: on a full disk a mapped page kills
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
+                np.lib.format.write_array_header_1_0(out, header)
+                for start in range(0, len(files), CHUNK):
+                    paths = [Path(file.path) for file in files[start : start + CHUNK]]
+                    for index, made in enumerate(pool.map(partial(decode_image, image_size=size), paths), start):
+                        out.write(np.ascontiguousarray(made.pixels).data)
+                        digests[index] = np.frombuffer(made.digest, np.uint8)
+                        if made.greatest is not None:
+                            if config.high_depth == "refuse":
+                                raise _too_deep(files[index])
+                            deep.append((number, index, made.greatest))
+            np.save(to / f"{split}_digests.npy", digests)
+        if deep:
+            bits = _bits_in_use(deep)
+            np.save(to / "high_depth.npy", np.array([len(deep), bits, *deep[0][:2]]))
+            if bits != 16:
+                _decode_again(splits, deep, size, bits, to)
+    images = np.load(to / "train_images.npy", mmap_mode="r", allow_pickle=False)
+    np.save(to / "train_statistics.npy", np.array(channel_statistics(images)))
+
+
+def _bits_in_use(deep: list[tuple[int, int, int]]) -> int:
+    """At least 8. By train, which is the first split, as mean and std are; by the others where train has none."""
+    of_train = [greatest for number, _, greatest in deep if number == 0]
+    return max(8, max(of_train or [greatest for *_, greatest in deep]).bit_length())
+
+
+def _decode_again(
+    splits: dict[str, list[File]], deep: list[tuple[int, int, int]], image_size: int, bits: int, to: Path
+) -> None:
+    for number, (split, files) in enumerate(splits.items()):
+        path = to / f"{split}_images.npy"
+        header = path.stat().st_size - len(files) * 3 * image_size**2
+        with path.open("r+b") as out:
+            for index in (index for of_split, index, _ in deep if of_split == number):
+                out.seek(header + index * 3 * image_size**2)
+                pixels = decode_image(Path(files[index].path), image_size, bits).pixels
+                out.write(np.ascontiguousarray(pixels).data)
+
+
+def _too_deep(file: File) -> UserError:
+    return UserError(f"{file.path}: has more than 8 bits a channel; data.high_depth=scale makes 8 of those in use")
