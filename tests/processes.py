@@ -5,6 +5,7 @@ takes seconds more. What takes most of a short run is left out where it is not a
 """
 
 import atexit
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -34,6 +35,7 @@ SAME = (
     *("weights/final.safetensors", "weights/best.safetensors"),
 )
 FIGURES = "DRAW"  # in the environment of a run: its figures are drawn; else only where W&B is to have them
+PR_SET_PDEATHSIG = 1  # of prctl.h
 PATIENCE_S = 100  # on a machine that does much else beside
 
 _processes = multiprocessing.get_context("forkserver")
@@ -76,8 +78,10 @@ class Started:
         self.process.join()
 
 
-def launch(door: str, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> BaseProcess:
-    """`python -m s9.<door>` with these arguments and this environment alone, its screen in files that are not there yet.
+def launch(
+    door: str, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path
+) -> BaseProcess:
+    """`python -m s9.<door>` with these arguments and this environment alone; its screen goes into new files.
 
     Returns when the process has its own session, whose number is its pid.
     """
@@ -173,6 +177,8 @@ def differing(folder: Path, wanted: dict[str, bytes]) -> list[str]:
 def _door(door: str, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> None:
     """What `python -m s9.<door>` does from its start to its end, in a process that is there already."""
     os.setsid()
+    with suppress(OSError, AttributeError):  # where it is not Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no run outlives the tests
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

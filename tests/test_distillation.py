@@ -23,6 +23,7 @@ from s9.run import Nobody
 from s9.tracking import record
 from s9.training.distillation import Teacher
 from s9.training.ranks import Ranks
+from tests.conftest import composed
 from tests.processes import QUICK, content, differing, finish, reached_step, run, start
 
 MISSING = "no-run"
@@ -130,7 +131,7 @@ def prepared(folder: Path, *overrides: str) -> Prepared:
 
 
 def of(*overrides: str) -> Config:
-    return compose_config([*QUICK, *overrides])
+    return composed(*QUICK, *overrides)
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:

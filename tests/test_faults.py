@@ -278,6 +278,8 @@ def test_a_lack_of_memory_names_the_batch_size_and_what_to_set(tmp_path: Path, b
 def test_a_sweep_goes_on_after_a_failed_job_and_each_status_is_right(tmp_path: Path) -> None:
     done = run(tmp_path, "train", "-m", *SHORT, "hydra.sweep.dir=sweep", "optimizer.lr=1e30,0.02")
     assert done.returncode == 1 and "Traceback" not in done.stderr
+    lines = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
+    assert [("failed" in line, "done" in line) for line in lines[1:]] == [(True, False), (False, True)]
     said = [line.split(" (")[0] for line in done.stderr.splitlines()]
     assert said == ["error: job 0", "error: 1 of 2 jobs failed: 0"]
     first, second = (status(tmp_path / "sweep" / job) for job in "01")
