@@ -7,6 +7,7 @@ from s9.command_line import compose_config, groups
 from s9.models.convolution import Convolution
 from s9.models.precision import TOLERANCE, gradient_error, guard_bfloat16
 from s9.models.s9net import S9Net
+from tests.conftest import composed
 
 CPU = torch.device("cpu")
 
@@ -64,7 +65,7 @@ def test_a_convolution_kept_in_float32_is_exact_under_autocast() -> None:
 
 @pytest.mark.parametrize("name", groups()["model"])
 def test_the_guard_moves_nothing(name: str) -> None:
-    model = S9Net(compose_config([f"model={name}"]).model, num_classes=10)
+    model = S9Net(composed(f"model={name}").model, num_classes=10)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     stream = torch.get_rng_state()
     guard_bfloat16(model, 32, CPU, torch.bfloat16)
