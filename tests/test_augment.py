@@ -54,7 +54,9 @@ print(sorted({"albumentations", "cv2"} & set(sys.modules)))
 
 
 @pytest.mark.parametrize(
-    "backend, imported", [("device", []), ("albumentations", ["albumentations", "cv2"])], ids=BACKENDS
+    "backend, imported",
+    [("device", []), pytest.param("albumentations", ["albumentations", "cv2"], marks=pytest.mark.slow)],
+    ids=BACKENDS,
 )
 def test_albumentations_is_imported_only_where_it_augments(backend: str, imported: list[str]) -> None:
     """It takes seconds."""

@@ -41,11 +41,19 @@ def bench(folder: Path, *arguments: str) -> Done:
 Measured = tuple[str, Path, Done]
 
 
-@pytest.fixture(scope="module", params=list(PARTS))
+def start_bench(folder: Path, *arguments: str) -> Done:
+    """What compiles nothing, from a process that has imported everything; the user's folders are those of a test."""
+    return doors.run(folder, "bench", *arguments, HOME=str(folder.parent), S9_CACHE=str(folder.parent / "cache"))
+
+
+@pytest.fixture(
+    scope="module", params=["augment", *(pytest.param(part, marks=pytest.mark.slow) for part in ("step", "epoch"))]
+)
 def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Part, folder and process of one small measurement each."""
     folder = tmp_path_factory.mktemp(request.param)
-    done = bench(folder, *PARTS[request.param], "trainer.device=cpu")
+    start = start_bench if request.param == "augment" else bench
+    done = start(folder, *PARTS[request.param], "trainer.device=cpu")
     assert done.returncode == 0, done.stderr
     return request.param, folder, done
 
@@ -165,7 +173,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2_and_leaves_nothing(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder").mkdir()
-    done = doors.run(tmp_path, "bench", "repeats=1", *typed, HOME=os.environ["HOME"], S9_CACHE=os.environ["S9_CACHE"])
+    done = start_bench(tmp_path, "repeats=1", *typed)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
@@ -204,6 +212,7 @@ def grown() -> list[Row]:
     return rows
 
 
+@pytest.mark.slow
 def test_growth_has_time_and_memory_of_every_size(grown: list[Row]) -> None:
     assert [(row.what, row.unit) for row in grown] == [
         ("strided, epoch of 64", "s"),
@@ -214,6 +223,7 @@ def test_growth_has_time_and_memory_of_every_size(grown: list[Row]) -> None:
     assert all(math.isfinite(row.median) and row.median > 0 for row in grown)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(grown: list[Row]) -> None:
     """The kernel's ru_maxrss of a new process starts at its parent's."""
