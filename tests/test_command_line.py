@@ -100,7 +100,7 @@ def test_eight_launches_in_one_second_get_eight_folders(tmp_path: Path) -> None:
 
 
 def test_a_sweep_gives_each_job_a_folder_and_a_line(s9: Run, tmp_path: Path) -> None:
-    done = s9("train", "-m", *SHORT, "model.dropout=0,0.05", "optimizer.lr=0.1,0.3")
+    done = s9("train", "-m", *SHORT, "model.dropout=0,0.05", "trainer.label_smoothing=0,0.1")
     assert done.returncode == 0, done.stderr
     summary = next((tmp_path / "outputs").rglob("summary.csv"))
     lines = summary.read_text().splitlines()
