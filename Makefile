@@ -5,10 +5,10 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train test soak lint format clean
+.PHONY: help install demo train test test-slow soak lint format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo
 	@echo '  make train ARGS="model=strided aug=basic"'
 
@@ -27,8 +27,11 @@ demo: $(STAMP) ## train on the embedded digits, about a minute: no download, no 
 train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 	$(RUN) -m s9.train $(ARGS)
 
-test: $(STAMP) ## all tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
-	$(RUN) -m pytest -q -n 2 $(ARGS)
+test: $(STAMP) ## the tests that a person waits for: five minutes at most on two cores
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## the other tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
+	$(RUN) -m pytest -q -n 2 --dist worksteal -m slow $(ARGS)
 
 soak: $(STAMP) ## kill runs at 60 random instants, resume them, compare: four minutes, fifteen at most
 	$(RUN) tests/soak.py $(ARGS)

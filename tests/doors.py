@@ -1,18 +1,24 @@
-"""Doors as real processes on a network so small that a run takes seconds; what is said of a failure, and who is left.
+"""Doors as real processes on a network so small that a run takes a second; what is said of a failure, and who is left.
 
-Linux only where it looks into /proc.
+They come from a process that has imported everything (processes.py), where the shell's way is not asked for. Linux only
+where it looks into /proc.
 """
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 RUN = "run"  # the folder of a run, below the one that its door was started in
@@ -38,51 +44,92 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def command(door: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"s9.{door}", *arguments]
+    """What `started` takes for `python -m s9.<door> ...`."""
+    return [f"s9.{door}", *arguments]
 
 
-def run(folder: Path, door: str, *arguments: str, timeout: float = 120, **more: str) -> Done:
-    """`python -m s9.<door> ...` in `folder`, to its end."""
-    return subprocess.run(
-        command(door, *arguments),
-        cwd=folder,
-        env=environment(folder, **more),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+def shell(door: str, *arguments: str) -> list[str]:
+    """The same as a new python: seconds slower to start."""
+    return [sys.executable, "-m", *command(door, *arguments)]
 
 
 class Started:
     """A door that is running."""
 
-    def __init__(self, folder: Path, process: "subprocess.Popen[str]"):
-        self.folder, self.process = folder, process
-        self.pid = process.pid
+    def __init__(self, folder: Path, arguments: list[str], environment: dict[str, str]):
+        self.folder, self.arguments = folder, arguments
+        self.screen = Path(tempfile.mkdtemp(prefix="s9-tests-screen-"))
+        self.out, self.err = self.screen / "out", self.screen / "err"
+        self.process: BaseProcess | subprocess.Popen[bytes]
+        if arguments[0].startswith("s9."):
+            door = arguments[0].removeprefix("s9.")
+            self.process = processes.launch(door, arguments[1:], folder, environment, self.out, self.err)
+        else:
+            with self.out.open("wb") as out, self.err.open("wb") as err:
+                self.process = subprocess.Popen(
+                    arguments, cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
+                )
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
+        _sessions.setdefault(folder, set()).add(self.pid)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, as soon as it has ended; below zero: the signal."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.out.read_text()
+
+    def has_said(self, wanted: str) -> None:
+        """Returns as soon as it has printed this."""
+        until(lambda: wanted in self.said or self.code is not None)
+        assert wanted in self.said, self.said + self.err.read_text()
 
     def end(self, timeout: float = 120) -> Done:
-        out, err = self.process.communicate(timeout=timeout)
-        return Done(self.process.args, self.process.returncode, out, err)
+        """Waits for its end."""
+        with suppress(subprocess.TimeoutExpired):
+            wait = self.process.wait if isinstance(self.process, subprocess.Popen) else self.process.join
+            wait(timeout)
+        if self.code is None:
+            raise subprocess.TimeoutExpired(self.arguments, timeout, self.said, self.err.read_bytes())
+        return Done(self.arguments, self.code, self.said, self.err.read_text())
+
+
+_sessions: dict[Path, set[int]] = {}  # of the doors that were started in each folder
 
 
 @contextmanager
 def started(folder: Path, arguments: list[str], **more: str) -> Iterator[Started]:
     """A command in `folder`; it and all that it started are killed at the end."""
-    process = subprocess.Popen(
-        arguments,
-        cwd=folder,
-        env=environment(folder, **more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    door = Started(folder, arguments, environment(folder, **more))
     try:
-        yield Started(folder, process)
+        yield door
     finally:
-        for pid in (process.pid, *left(folder)):
-            if pid != process.pid or process.poll() is None:
-                os.kill(pid, 9)
-        process.communicate(timeout=60)
+        kill_all(door)
+        shutil.rmtree(door.screen)
+
+
+def kill_all(door: Started) -> None:
+    for pid in (door.pid, *left(door.folder)):
+        if pid != door.pid or door.code is None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    until(lambda: door.code is not None)
+
+
+def run(folder: Path, door: str, *arguments: str, timeout: float = 120, **more: str) -> Done:
+    """`python -m s9.<door> ...` in `folder`, to its end; what it leaves behind stays, for `left`."""
+    running = Started(folder, command(door, *arguments), environment(folder, **more))
+    try:
+        return running.end(timeout)
+    except BaseException:
+        kill_all(running)
+        raise
+    finally:
+        shutil.rmtree(running.screen)
 
 
 def until(holds: Callable[[], Any], timeout: float = 90) -> Any:
@@ -96,14 +143,17 @@ def until(holds: Callable[[], Any], timeout: float = 90) -> Any:
 
 
 def left(folder: Path) -> list[int]:
-    """The processes that a door in `folder` has left behind."""
+    """The processes that a door in `folder` has left behind: of its session, or with its mark in their environment."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            if f"MARK={folder}".encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except OSError:  # it has ended, or is another user's
+            state, *numbers = (place / "stat").read_text().rpartition(") ")[2].split()
+            ended, session = state in "ZX", int(numbers[2])
+            marked = f"MARK={folder}".encode() in (place / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has gone, or is another user's
             continue
+        if not ended and (marked or session in _sessions.get(folder, ())):
+            found.append(int(place.name))
     return found
 
 

@@ -1,13 +1,18 @@
 """Runs as processes of their own, which can be killed. They come from one that has imported everything: quick to start.
 
-Each has its own process group and writes its screen to a file. `command` is the shell's way, which takes seconds more.
+Each has its own session, so its own process group, and writes its screen to a file. `command` is the shell's way, which
+takes seconds more. What takes most of a short run is left out where it is not asked for: drawing its figures.
 """
 
+import atexit
+import ctypes
+import importlib
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from s9.tracking.record import read_config
 from s9.tracking.status import read_status
 
 # Of others only: s9 itself is imported by each process, from where the test imports it.
@@ -28,6 +34,8 @@ SAME = (
     *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
     *("weights/final.safetensors", "weights/best.safetensors"),
 )
+FIGURES = "DRAW"  # in the environment of a run: its figures are drawn; else only where W&B is to have them
+PR_SET_PDEATHSIG = 1  # of prctl.h
 PATIENCE_S = 100  # on a machine that does much else beside
 
 _processes = multiprocessing.get_context("forkserver")
@@ -70,14 +78,24 @@ class Started:
         self.process.join()
 
 
+def launch(
+    door: str, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path
+) -> BaseProcess:
+    """`python -m s9.<door>` with these arguments and this environment alone; its screen goes into new files.
+
+    Returns when the process has its own session, whose number is its pid.
+    """
+    _processes.set_forkserver_preload(PRELOADED)
+    process = _processes.Process(target=_door, args=(door, arguments, cwd, environment, out, err))
+    process.start()
+    until(out.exists, lambda: process.exitcode is not None, lambda: "")
+    return process
+
+
 def start(cwd: Path, *arguments: str) -> Started:
     """`python -m s9.train` with these arguments in the folder `cwd`, in the background."""
-    _processes.set_forkserver_preload(PRELOADED)
-    output = cwd / f"screen-{time.monotonic_ns()}.txt"
-    process = _processes.Process(target=_door, args=(arguments, cwd, output, dict(os.environ)))
-    process.start()
-    until(output.exists, lambda: process.exitcode is not None, lambda: "")  # from then on it has its own group
-    return Started(process, output)
+    screen = cwd / f"screen-{time.monotonic_ns()}.txt"
+    return Started(launch("train", list(arguments), cwd, dict(os.environ), screen, screen), screen)
 
 
 def run(cwd: Path, *arguments: str) -> Started:
@@ -156,16 +174,26 @@ def differing(folder: Path, wanted: dict[str, bytes]) -> list[str]:
     return [name for name in SAME if have.get(name) != wanted.get(name) or name not in have]
 
 
-def _door(arguments: tuple[str, ...], cwd: Path, output: Path, environment: dict[str, str]) -> None:
-    """What `python -m s9.train` does, in a process that is there already."""
+def _door(door: str, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    """What `python -m s9.<door>` does from its start to its end, in a process that is there already."""
     os.setsid()
+    with suppress(OSError, AttributeError):  # where it is not Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no run outlives the tests
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    screen = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(screen, stream)
-    sys.argv = ["train.py", *arguments]
-    from s9 import command_line, train
+    for stream, place in ((2, err), (1, out)):  # `out` last: when it is there, all is
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    sys.argv = [f"{door}.py", *arguments]
+    from s9 import command_line
+    from s9.tracking import figures
 
-    command_line.open_door(train.main)
+    if FIGURES not in environment:
+        draw_all = figures.draw_all
+        figures.draw_all = lambda folder: draw_all(folder) if read_config(folder).wandb.mode != "disabled" else []
+
+    try:
+        command_line.open_door(importlib.import_module(f"s9.{door}").main)
+    finally:  # multiprocessing leaves out what was registered for the end of python
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from s9.command_line import compose_config, groups
+from s9.command_line import groups
 from s9.config import LayerConfig, ModelConfig
 from s9.errors import UserError
 from s9.models.analysis import (
@@ -22,6 +22,7 @@ from s9.models.analysis import (
     table_lines,
 )
 from s9.models.s9net import S9Net
+from tests.conftest import composed
 
 MODELS = groups()["model"]
 Rows = dict[str, dict[str, Any]]
@@ -29,7 +30,7 @@ Rows = dict[str, dict[str, Any]]
 
 @functools.cache
 def model_config(name: str) -> ModelConfig:
-    return compose_config([f"model={name}"]).model
+    return composed(f"model={name}").model
 
 
 def hand_made(layers: Rows, head: bool = True) -> ModelConfig:

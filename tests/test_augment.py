@@ -12,7 +12,7 @@ from s9.data.augment import Augment, build_augment, sample_grid
 from s9.data.batch_augment import BatchAugment
 from s9.data.image_augment import ImageAugment
 from s9.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, composed
 
 MEAN = (0.4914, 0.4822, 0.4465)
 BACKENDS = {"device": [], "albumentations": ["aug.backend=albumentations", "data.loader=workers"]}
@@ -22,7 +22,7 @@ every_set = pytest.mark.parametrize("name", SETS)
 
 
 def augment_of(backend: str, *overrides: str) -> Augment:
-    return build_augment(compose_config(["data=digits", *BACKENDS[backend], *overrides]).aug, MEAN, seed=0)
+    return build_augment(composed("data=digits", *BACKENDS[backend], *overrides).aug, MEAN, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_configuration_chooses_the_backend(name: str, backend: str, kind: ty
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_device_is_what_every_set_uses_unless_told_otherwise(name: str) -> None:
-    assert compose_config([f"aug={name}"]).aug.backend == "device"
+    assert composed(f"aug={name}").aug.backend == "device"
 
 
 BUILD = """
@@ -54,7 +54,9 @@ print(sorted({"albumentations", "cv2"} & set(sys.modules)))
 
 
 @pytest.mark.parametrize(
-    "backend, imported", [("device", []), ("albumentations", ["albumentations", "cv2"])], ids=BACKENDS
+    "backend, imported",
+    [("device", []), pytest.param("albumentations", ["albumentations", "cv2"], marks=pytest.mark.slow)],
+    ids=BACKENDS,
 )
 def test_albumentations_is_imported_only_where_it_augments(backend: str, imported: list[str]) -> None:
     """It takes seconds."""

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from s9.benchmarks.baseline import PlainImages, PlainStep, plain_loader, plain_network
-from s9.command_line import compose_config
 from s9.components import build_transform
 from s9.config import AugConfig
 from s9.data.image_set import ImageSet, Split
 from s9.data.loaders import to_device
 from s9.models.convolution import Convolution
 from s9.models.s9net import S9Net
+from tests.conftest import composed
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -33,13 +33,13 @@ def data() -> ImageSet:
 
 
 def aug_of(name: str) -> AugConfig:
-    return compose_config([f"aug={name}"]).aug
+    return composed(f"aug={name}").aug
 
 
 def network(name: str) -> S9Net:
     """With batch statistics that are not those of the start."""
     torch.manual_seed(0)
-    model = S9Net(compose_config([f"model={name}"]).model, 10)
+    model = S9Net(composed(f"model={name}").model, 10)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def test_an_epoch_has_every_whole_batch_of_shuffled_images(data: ImageSet) -> No
 
 def test_steps_learn(data: ImageSet) -> None:
     torch.manual_seed(0)
-    step = PlainStep(plain_network(S9Net(compose_config(["model=strided"]).model, 2)), CPU)
+    step = PlainStep(plain_network(S9Net(composed("model=strided").model, 2)), CPU)
     plain = PlainImages(data, aug_of("none"))
     images = torch.stack([plain[i][0] for i in range(40)])
     labels = torch.from_numpy(data.train.labels)
@@ -142,7 +142,7 @@ def test_steps_learn(data: ImageSet) -> None:
 
 def test_steps_count_what_was_right(data: ImageSet) -> None:
     torch.manual_seed(0)
-    step = PlainStep(plain_network(S9Net(compose_config(["model=strided"]).model, 2)), CPU)
+    step = PlainStep(plain_network(S9Net(composed("model=strided").model, 2)), CPU)
     raw = torch.from_numpy(np.asarray(data.train.images)).permute(0, 3, 1, 2)
     for _ in range(12):
         before = step.correct

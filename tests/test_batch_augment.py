@@ -13,6 +13,7 @@ from s9.config import AugConfig
 from s9.data.batch_augment import BatchAugment
 from s9.data.image_augment import ImageAugment
 from s9.errors import UserError
+from tests.conftest import composed
 from tests.test_batch_transforms import pictures, to_batch, to_images
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ real_sets = pytest.mark.parametrize("name", SETS[1:])
 
 @cache
 def aug_config(*overrides: str) -> AugConfig:
-    return compose_config(["data=digits", *overrides]).aug
+    return composed("data=digits", *overrides).aug
 
 
 def augment_of(*overrides: str, seed: int = 0) -> BatchAugment:
@@ -97,7 +98,7 @@ def test_epochs_may_come_in_any_order(noise: np.ndarray, name: str) -> None:
 @pytest.mark.parametrize("size", [32, 48])
 def test_images_keep_their_size_and_the_same_key_gives_the_same_image(name: str, size: int) -> None:
     images = np.random.default_rng(1).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
-    aug = compose_config(["data=folder", f"data.image_size={size}", f"aug={name}"]).aug
+    aug = composed("data=folder", f"data.image_size={size}", f"aug={name}").aug
     first, second = (BatchAugment(aug, MEAN, 0, size).preview(images, 1) for _ in range(2))
     assert first.dtype == np.uint8 and first.shape == images.shape and np.array_equal(first, second)
 

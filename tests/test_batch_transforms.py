@@ -254,8 +254,6 @@ def test_whole_numbers_include_both_ends_and_nothing_beyond() -> None:
 @every_class
 def test_a_gpu_gives_the_same_images(kind: type[BatchTransform]) -> None:
     """Affine within a grey level, since the rounding of a GPU's sums is its own."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     transform = example(kind) if kind in (Pad, RandomCrop) else example(kind, p=0.5)
     draws = draws_for(transform, 32)
     there = transform(to_batch(pictures()).cuda(), draws.cuda()).cpu()

@@ -15,6 +15,7 @@ from s9.data.cifar10 import MEAN, STD
 from s9.errors import UserError
 from s9.models.analysis import Rule, model_rules
 from s9.models.augmentation_rules import augmentation_rules
+from tests.conftest import composed
 
 MODEL_RULES = [
     "blocks",
@@ -278,7 +279,7 @@ def test_a_weak_point_of_an_unknown_rule_is_refused_with_the_nearest_one() -> No
 
 
 def full_with(*overrides: str) -> AugConfig:
-    return compose_config(["aug=full", *overrides]).aug
+    return composed("aug=full", *overrides).aug
 
 
 def broken_by(*overrides: str) -> list[str]:

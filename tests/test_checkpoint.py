@@ -14,7 +14,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from s9.command_line import compose_config
 from s9.config import ModelConfig
 from s9.errors import UserError
 from s9.models.s9net import S9Net
@@ -22,6 +21,7 @@ from s9.training import checkpoint
 from s9.training.checkpoint import Checkpoints, Position, found
 from s9.training.loop import averaged
 from s9.training.optim import build_optimizer, build_scheduler
+from tests.conftest import composed
 
 CONFIG: dict[str, Any] = {"seed": 0, "model": {"name": "small", "blocks": {"C1": {"conv1": {"channels": 8}}}}}
 DRAWS: dict[str, Callable[[], object]] = {
@@ -43,7 +43,7 @@ class Payload:
 
 def make_parts(optimizer: str = "sgd", seed: int = 0, channels: int = 8) -> dict[str, Any]:
     """A small network with all that trains it, as a run has them."""
-    config = compose_config(["data=digits", f"optimizer={optimizer}"])
+    config = composed("data=digits", f"optimizer={optimizer}")
     blocks: Any = {
         "C1": {"conv1": {"channels": channels}, "conv2": {"channels": 6, "separable": True, "stride": 2}},
     }

@@ -1,8 +1,6 @@
 """The convolution gives the numbers of nn.Conv2d, whatever form it takes."""
 
 import itertools
-import time
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -64,27 +62,6 @@ def test_gradients_stay_channels_last(stride: int, dilation: int, groups: int) -
     assert images.grad.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_dilated_strided_convolution_trains_faster_than_torchs_own() -> None:
-    """On one core; the ratio is above 2 where bf16 is real, and asked to be above 1 anywhere."""
-    convolution = Convolution(32, 32, 3, stride=2, dilation=2)
-    assert_faster(convolution, torch.randn(32, 32, 32, 32).to(memory_format=torch.channels_last).requires_grad_())
-
-
-def assert_faster(convolution: Convolution, images: torch.Tensor) -> None:
-    """Median forward and backward of 15 turns each, against torch's own."""
-
-    def seconds(forward: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        started = time.perf_counter()
-        forward(images).sum().backward()
-        return time.perf_counter() - started
-
-    ours, torchs = [], []
-    for _ in range(15):
-        ours.append(seconds(convolution))
-        torchs.append(seconds(lambda x: plain(convolution, x)))
-    assert sorted(ours)[7] < sorted(torchs)[7]
-
-
 @pytest.mark.parametrize(("kernel", "padding"), [(4, 1), (5, 2), (5, 0), (6, 2), (7, 3), (9, 4), (5, 6)])
 def test_the_gradients_of_a_large_depthwise_kernel_are_those_of_torch(kernel: int, padding: int) -> None:
     """Of more images than are taken at once, and of a last part with fewer; no square ones."""
@@ -119,10 +96,3 @@ def test_a_large_depthwise_kernel_in_bfloat16(kernel: int, autocast: bool) -> No
     for some, wanted in zip(got, exact, strict=True):
         assert some.dtype == (torch.float32 if autocast else torch.bfloat16)
         assert (some.float() - wanted).norm() < 0.01 * wanted.norm()
-
-
-def test_a_large_depthwise_kernel_trains_faster_than_torchs_own() -> None:
-    """3.5 times as fast on two cores with AVX512-BF16; asked to be faster anywhere."""
-    convolution = Convolution(96, 96, 5, padding=2, groups=96).bfloat16()
-    images = torch.randn(32, 96, 16, 16).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
-    assert_faster(convolution, images)

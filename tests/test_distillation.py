@@ -23,6 +23,7 @@ from s9.run import Nobody
 from s9.tracking import record
 from s9.training.distillation import Teacher
 from s9.training.ranks import Ranks
+from tests.conftest import composed
 from tests.processes import QUICK, content, differing, finish, reached_step, run, start
 
 MISSING = "no-run"
@@ -130,7 +131,7 @@ def prepared(folder: Path, *overrides: str) -> Prepared:
 
 
 def of(*overrides: str) -> Config:
-    return compose_config([*QUICK, *overrides])
+    return composed(*QUICK, *overrides)
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:
@@ -215,16 +216,28 @@ def test_students_of_other_seeds_have_the_same_val_images(taught: Path, tmp_path
     assert np.array_equal(np.asarray(first.val.images), np.asarray(second.val.images))
 
 
+FOLDER = ("data=folder", "data.val_size=4", *QUICK[1:], "trainer.steps_per_epoch=1", "trainer.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def of_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on a folder of images."""
+    cwd = tmp_path_factory.mktemp("of-folder")
+    make_folder(cwd / "first" / "images")
+    finish(cwd, *FOLDER, "data.cache=cache", "data.root=first/images", "hydra.run.dir=run")
+    return cwd / "run"
+
+
 @pytest.mark.parametrize(
     ("changed", "refused"), [("another size", True), ("one more", True), ("other name", True), ("copied", False)]
 )
 def test_a_folder_of_the_same_name_with_other_train_images_is_refused(
-    tmp_path: Path, changed: str, refused: bool
+    of_folder: Path, tmp_path: Path, changed: str, refused: bool
 ) -> None:
     """Which images are val depends on how many there are and in which order: of others the teacher may know some."""
-    for name in ("first", "second"):
-        make_folder(tmp_path / name / "images")
-    place = tmp_path / "second" / "images" / "train" / "a"
+    root = tmp_path / "second" / "images"
+    make_folder(root)
+    place = root / "train" / "a"
     match changed:
         case "another size":
             Image.new("RGB", (40, 40), "red").save(place / "0.png")
@@ -232,12 +245,13 @@ def test_a_folder_of_the_same_name_with_other_train_images_is_refused(
             Image.new("RGB", (32, 32), "red").save(place / "9.png")
         case "other name":
             (place / "0.png").rename(place / "7.png")
-    config = ["data=folder", f"data.cache={tmp_path / 'cache'}", "data.val_size=4", *QUICK[1:]]
-    finish(tmp_path, *config, "data.root=first/images", "hydra.run.dir=run")
-    student = run(tmp_path, *config, "data.root=second/images", "teacher=run", "hydra.run.dir=student")
-    assert student.process.exitcode == (2 if refused else 0)
-    line = "error: teacher=run: is of other images than this run's: train/a has "
-    assert student.text.splitlines()[-1].startswith(line) == refused
+    student = composed(*FOLDER, f"data.cache={tmp_path / 'cache'}", f"data.root={root}", f"teacher={of_folder}")
+    if not refused:
+        assert prepare(student, tmp_path, Ranks()).teacher is not None
+        return
+    said = f"^teacher={of_folder}: is of other images than this run's: train/a has "
+    with pytest.raises(UserError, match=said):
+        prepare(student, tmp_path, Ranks())
 
 
 def make_folder(root: Path) -> None:

@@ -12,7 +12,6 @@ from s9.config import ModelConfig
 from s9.data.image_set import ImageSet, Split, channel_statistics
 from s9.data.loaders import EVAL_BATCH
 from s9.models.s9net import S9Net
-from s9.runtime import has_real_bfloat16
 from s9.training.evaluation import predict, score, score_with_flip
 
 CPU = torch.device("cpu")
@@ -146,7 +145,6 @@ def test_accuracy_flip_is_the_accuracy_of_the_averaged_views(data: ImageSet) -> 
     assert scores["accuracy_flip"] == flipped["accuracy"]
 
 
-@pytest.mark.skipif(not has_real_bfloat16(CPU), reason="this processor has no bf16 in hardware")
 def test_probabilities_are_float32_also_where_convolutions_are_not(data: ImageSet) -> None:
     probs = predict(network(), data.val, data, CPU, torch.bfloat16)
     assert probs.dtype == torch.float32

@@ -23,7 +23,6 @@ from tests.doors import (
     SHORT,
     SMALL,
     Done,
-    Started,
     checkpoints,
     children,
     command,
@@ -41,17 +40,6 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 EPOCHS = 30
 LONG = [*SMALL, HERE, f"trainer.epochs={EPOCHS}", "trainer.steps_per_epoch=2"]
-
-
-def lines_until(door: Started, wanted: str) -> str:
-    """What the door prints up to the line that holds `wanted`."""
-    said = ""
-    assert door.process.stdout is not None
-    while wanted not in said:
-        line = door.process.stdout.readline()
-        assert line, said
-        said += line
-    return said
 
 
 # A full disk
@@ -100,13 +88,12 @@ class Filled:
                 self.disk.fill(door.pid)
                 whole = [path for path in checkpoints(self.folder) if path.with_suffix(".sha256").exists()]
                 self.kept = {path: path.read_bytes() for path in whole}
-                before = lines_until(door, "training goes on")
-                before += lines_until(door, "epoch")  # an epoch that ended on a full disk
+                door.has_said("training goes on")
+                until(lambda: "epoch" in door.said.partition("training goes on")[2])  # one that ended on a full disk
                 self.still = {path: path.read_bytes() for path in checkpoints(self.folder)}
                 if not stays_full:
                     self.disk.empty(door.pid)
-                done = door.end()
-                self.done = Done(done.args, done.returncode, before + done.stdout, done.stderr)
+                self.done = door.end()
         except BaseException:
             self.disk.close()
             raise
@@ -256,7 +243,7 @@ def test_status_json_names_the_reason_and_the_file_that_has_all_of_it(exploded: 
 def test_a_killed_data_worker_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
     workers = ["data.loader=workers", "data.workers=2", "trainer.epochs=5000"]
     with started(tmp_path, command("train", *SMALL, HERE, *workers)) as door:
-        lines_until(door, "epoch 1/")
+        door.has_said("epoch 1/")
         os.kill(children(door.pid)[-1], signal.SIGKILL)
         said = error_line(door.end(), 1)
         assert "a data worker was killed" in said and "data.workers=2" in said
@@ -275,7 +262,7 @@ def test_a_lack_of_memory_names_the_batch_size_and_what_to_set(tmp_path: Path, b
     wide = [f"model.blocks.C1.conv{layer}.channels=256" for layer in (1, 2)]
     large = [f"trainer.batch_size={batch_size}", "trainer.epochs=1000"]
     with started(tmp_path, command("train", *SMALL, HERE, *wide, *large)) as door:
-        lines_until(door, "W&B disabled")
+        door.has_said("W&B disabled")
         # One feature map is 315 MB. With less room than that, but this much, what fails is a map and not the memory
         # of a new thread, for which the C library ends the process by itself.
         room = address_space(door.pid) + 2**27
@@ -291,6 +278,8 @@ def test_a_lack_of_memory_names_the_batch_size_and_what_to_set(tmp_path: Path, b
 def test_a_sweep_goes_on_after_a_failed_job_and_each_status_is_right(tmp_path: Path) -> None:
     done = run(tmp_path, "train", "-m", *SHORT, "hydra.sweep.dir=sweep", "optimizer.lr=1e30,0.02")
     assert done.returncode == 1 and "Traceback" not in done.stderr
+    lines = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
+    assert [("failed" in line, "done" in line) for line in lines[1:]] == [(True, False), (False, True)]
     said = [line.split(" (")[0] for line in done.stderr.splitlines()]
     assert said == ["error: job 0", "error: 1 of 2 jobs failed: 0"]
     first, second = (status(tmp_path / "sweep" / job) for job in "01")

@@ -18,6 +18,7 @@ from s9.config import AugConfig
 from s9.data.augment import sample_grid
 from s9.data.image_augment import ImageAugment
 from s9.errors import UserError
+from tests.conftest import composed
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf" / "aug"
@@ -35,7 +36,7 @@ STEPS += [
 
 @cache
 def aug_config(*overrides: str) -> AugConfig:
-    return compose_config([*IMAGES, *overrides]).aug
+    return composed(*IMAGES, *overrides).aug
 
 
 def only(name: str, kept: Sequence[str]) -> AugConfig:

@@ -234,7 +234,8 @@ def test_an_epoch_passed_again_gives_the_same_batches(loader: tuple[str, ...]) -
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This DataLoader will create:UserWarning", "ignore:.*multi-threaded:DeprecationWarning"
 )
-WORKERS = [(0, None), (1, "fork"), (3, "fork"), (1, "spawn"), (3, "spawn")]
+WORKERS = [(0, None), (1, "fork"), (3, "fork"), (1, "spawn"), pytest.param((3, "spawn"), marks=pytest.mark.slow)]
+AUGMENT = [(1, "fork"), (3, "fork"), *(pytest.param(n, "spawn", marks=pytest.mark.slow) for n in (1, 3))]
 
 
 def from_workers(augment: ImageAugment | None, workers: int, start_method: str | None) -> WorkerBatches:
@@ -254,7 +255,7 @@ def test_workers_and_resident_images_give_the_same_batches_to_the_last_bit(sourc
     assert all_equal(passed(TrainLoader(source, batches, augment, CPU)), passed(train_loader(f"aug={aug}")))
 
 
-@pytest.mark.parametrize("workers, start_method", WORKERS[1:])
+@pytest.mark.parametrize("workers, start_method", AUGMENT)
 def test_workers_that_augment_make_the_same_batches_to_the_last_bit(workers: int, start_method: str) -> None:
     augment = augment_of(*IMAGES, "aug=full")
     assert isinstance(augment, ImageAugment)

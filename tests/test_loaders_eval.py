@@ -69,8 +69,6 @@ def test_normalisation_leaves_the_batch_as_it_was() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_normalises_as_the_cpu_does() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     images = torch.from_numpy(pictures(50)).permute(0, 3, 1, 2)
     there, here = to_device(images, torch.device("cuda"), MEAN, STD), to_device(images, CPU, MEAN, STD)
     assert there.is_cuda and (there.cpu() - here).abs().max() < 1e-6

@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from s9.command_line import compose_config
 from s9.config import Config, DigitsConfig
 from s9.data.augment import build_augment
 from s9.data.image_set import ImageSet
 from s9.data.loaders import TrainLoader, to_device, train_loader
 from s9.data.sources import load
 from s9.models.s9net import S9Net
-from s9.runtime import has_real_bfloat16, seed_everything
+from s9.runtime import seed_everything
 from s9.training.evaluation import predict, score
 from s9.training.loop import EpochRecord, NonFiniteLossError, averaged, fit
 from s9.training.optim import build_optimizer, build_scheduler, schedule
+from tests.conftest import composed
 
 CPU = torch.device("cpu")
 KEYS = {
@@ -84,7 +84,7 @@ def prepare(*overrides: str) -> Run:
     """A run of two epochs of five batches of 32 with rows of its own; overrides come last and win."""
     quick = ["data=digits", "model=strided", "aug=none", "wandb=disabled", "optimizer.lr=0.1", "model.whiten=false"]
     sizes = ["trainer.epochs=2", "trainer.steps_per_epoch=5", "trainer.batch_size=32"]
-    config = compose_config([*quick, *sizes, *overrides])
+    config = composed(*quick, *sizes, *overrides)
     config.model = dataclasses.replace(config.model, blocks=copy.deepcopy(BLOCKS), head=True)
     seed_everything(config.seed)
     data = digits_set(config.data.val_size, config.seed)
@@ -373,10 +373,6 @@ def test_val_is_scored_in_eval_mode() -> None:
     assert modes == [True] * 5 + [False]
 
 
-needs_bfloat16 = pytest.mark.skipif(not has_real_bfloat16(CPU), reason="this processor has no bf16 in hardware")
-
-
-@needs_bfloat16
 def test_bfloat16_convolves_in_bfloat16() -> None:
     run = prepare("trainer.epochs=1", "data.val_size=0")
     dtypes: set[torch.dtype] = set()
@@ -386,14 +382,12 @@ def test_bfloat16_convolves_in_bfloat16() -> None:
     assert dtypes == {torch.bfloat16}
 
 
-@needs_bfloat16
 def test_bfloat16_keeps_the_weights_in_float32() -> None:
     run = prepare("trainer.epochs=1")
     list(run.fit(precision=torch.bfloat16))
     assert {p.dtype for p in run.model.parameters()} == {torch.float32}
 
 
-@needs_bfloat16
 def test_bfloat16_loses_little() -> None:
     exact = [record["train/loss"] for record in prepare().fit()]
     rounded = [record["train/loss"] for record in prepare().fit(precision=torch.bfloat16)]

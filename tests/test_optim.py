@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s9.command_line import compose_config, groups
+from s9.command_line import groups
 from s9.config import DigitsConfig, ModelConfig
 from s9.data.image_set import ImageSet
 from s9.data.loaders import eval_batches, to_device
@@ -28,6 +28,7 @@ from s9.training.optim import (
     orthogonalise,
     schedule,
 )
+from tests.conftest import composed
 
 OPTIMIZERS, SCHEDULERS = groups()["optimizer"], groups()["scheduler"]
 PROGRESS = np.linspace(0, 1, 201).tolist()
@@ -48,7 +49,7 @@ def small_network() -> S9Net:
 
 
 def optimizer_config(name: str) -> dict[str, Any]:
-    return compose_config([f"optimizer={name}"]).optimizer
+    return composed(f"optimizer={name}").optimizer
 
 
 def is_muons(p: torch.Tensor) -> bool:
@@ -186,13 +187,13 @@ def test_a_schedule_rises_while_it_warms_up_and_falls_afterwards(
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_the_factor_of_every_schedule_stays_between_zero_and_one(name: str) -> None:
-    factor = schedule(compose_config([f"scheduler={name}"]).scheduler)
+    factor = schedule(composed(f"scheduler={name}").scheduler)
     assert all(0 <= factor(p) <= 1 for p in PROGRESS)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_the_scheduler_scales_the_learning_rate_of_every_group(name: str) -> None:
-    config = compose_config(["optimizer=muon", f"scheduler={name}", "optimizer.lr=0.2", "optimizer.other_lr=0.05"])
+    config = composed("optimizer=muon", f"scheduler={name}", "optimizer.lr=0.2", "optimizer.other_lr=0.05")
     optimizer = build_optimizer(config.optimizer, small_network())
     own = [group["lr"] for group in optimizer.param_groups]
     scheduler = build_scheduler(config.scheduler, optimizer, total_steps=10)
@@ -205,14 +206,14 @@ def test_the_scheduler_scales_the_learning_rate_of_every_group(name: str) -> Non
 
 
 def test_muons_groups_have_learning_rates_of_their_own() -> None:
-    config = compose_config(["optimizer=muon", "optimizer.lr=0.2", "optimizer.other_lr=0.05"])
+    config = composed("optimizer=muon", "optimizer.lr=0.2", "optimizer.other_lr=0.05")
     optimizer = build_optimizer(config.optimizer, small_network())
     rates = {is_muons(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates == {True: 0.2, False: 0.05}
 
 
 def test_steps_beyond_the_last_keep_its_factor() -> None:
-    config = compose_config(["optimizer=sgd", "scheduler=onecycle"])
+    config = composed("optimizer=sgd", "scheduler=onecycle")
     optimizer = build_optimizer(config.optimizer, small_network())
     scheduler = build_scheduler(config.scheduler, optimizer, total_steps=3)
     for _ in range(6):
@@ -354,7 +355,7 @@ def test_every_optimizer_halves_the_loss_on_digits_in_60_steps(name: str, digits
     torch.manual_seed(0)
     model = S9Net(ModelConfig("quick", 0.0, "relu", whiten=False, head=True, blocks=blocks), 10)
     optimizer = build_optimizer(optimizer_config(name), model)
-    scheduler = build_scheduler(compose_config(["scheduler=onecycle"]).scheduler, optimizer, total_steps=60)
+    scheduler = build_scheduler(composed("scheduler=onecycle").scheduler, optimizer, total_steps=60)
     losses = []
     for step in range(60):
         part = slice(64 * (step % 7), 64 * (step % 7 + 1))

@@ -1,7 +1,5 @@
 """bfloat16 that can be trusted: what the guard leaves in bfloat16 has right gradients, whatever the processor."""
 
-import time
-
 import pytest
 import torch
 
@@ -9,10 +7,9 @@ from s9.command_line import compose_config, groups
 from s9.models.convolution import Convolution
 from s9.models.precision import TOLERANCE, gradient_error, guard_bfloat16
 from s9.models.s9net import S9Net
-from s9.runtime import has_real_bfloat16
+from tests.conftest import composed
 
 CPU = torch.device("cpu")
-needs_bfloat16 = pytest.mark.skipif(not has_real_bfloat16(CPU), reason="this processor has no bf16 in hardware")
 
 # (channels, dilation, pixels): shapes that torch 2.15 got wrong on AVX512-BF16, and neighbours that it got right.
 SHAPES = [(24, 2, 32), (24, 4, 32), (40, 2, 32), (56, 2, 32), (24, 1, 32), (32, 2, 32), (24, 2, 16)]
@@ -27,7 +24,7 @@ def weight_gradient(convolution: Convolution, images: torch.Tensor, dtype: torch
     return convolution.weight.grad.clone()
 
 
-@needs_bfloat16
+@pytest.mark.bf16
 @pytest.mark.parametrize(("channels", "dilation", "size"), SHAPES)
 @pytest.mark.parametrize("batch", [3, 16])
 def test_after_the_guard_every_gradient_is_right(channels: int, dilation: int, size: int, batch: int) -> None:
@@ -40,7 +37,7 @@ def test_after_the_guard_every_gradient_is_right(channels: int, dilation: int, s
     assert (trained - exact).norm() < TOLERANCE * exact.norm()
 
 
-@needs_bfloat16
+@pytest.mark.bf16
 def test_an_ordinary_convolution_stays_in_bfloat16() -> None:
     assert gradient_error(Convolution(32, 32, 3, padding=1), 32) < 0.01
 
@@ -67,13 +64,11 @@ def test_a_convolution_kept_in_float32_is_exact_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("name", groups()["model"])
-def test_the_guard_costs_little_and_moves_nothing(name: str) -> None:
-    model = S9Net(compose_config([f"model={name}"]).model, num_classes=10)
+def test_the_guard_moves_nothing(name: str) -> None:
+    model = S9Net(composed(f"model={name}").model, num_classes=10)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     stream = torch.get_rng_state()
-    started = time.perf_counter()
     guard_bfloat16(model, 32, CPU, torch.bfloat16)
-    assert time.perf_counter() - started < 5  # 0.1 to 0.3 s on an idle machine
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), stream) and model.training
 

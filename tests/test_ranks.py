@@ -35,6 +35,7 @@ from tests.doors import (
     status,
     until,
 )
+from tests.processes import FIGURES
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
 
@@ -96,7 +97,7 @@ def differences(folder: Path, norm: bool, *overrides: str) -> float:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
-@pytest.mark.parametrize("mix", [False, True], ids=["plain", "mixed"])
+@pytest.mark.parametrize("mix", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "mixed"])
 def test_without_batch_norm_two_ranks_give_the_weights_of_one_to_float_error(tmp_path: Path, mix: bool) -> None:
     mixing = ["aug=strong", "aug.mix.p=1"] if mix else []
     found = differences(tmp_path, False, *mixing)
@@ -104,6 +105,7 @@ def test_without_batch_norm_two_ranks_give_the_weights_of_one_to_float_error(tmp
     assert found < BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_with_batch_norm_on_cpus_two_ranks_differ_from_one_since_each_has_its_own_statistics(tmp_path: Path) -> None:
     found = differences(tmp_path, True)
@@ -111,6 +113,7 @@ def test_with_batch_norm_on_cpus_two_ranks_differ_from_one_since_each_has_its_ow
     assert BOUND < found < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_a_teacher_teaches_two_ranks_what_it_teaches_one(tmp_path: Path, finished: Path) -> None:
     """It alone: the true labels do not count."""
@@ -131,14 +134,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / RUN
 
 
-def test_two_ranks_leave_the_files_of_one(finished: Path, tmp_path: Path) -> None:
-    assert run(tmp_path, "train", *SHORT, HERE).returncode == 0
+@pytest.mark.slow
+def test_two_ranks_leave_the_files_of_one(tmp_path: Path) -> None:
+    for number in "12":
+        devices = ["hydra.run.dir=" + number, "trainer.devices=" + number]
+        assert run(tmp_path, "train", *SHORT, *devices, **{FIGURES: "1"}).returncode == 0
 
     def files(folder: Path) -> set[str]:
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         return {name for name in found if not name.startswith("checkpoints/")}
 
-    assert files(finished) == files(tmp_path / RUN)
+    assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
 def test_each_epoch_has_one_line_whatever_the_ranks(finished: Path) -> None:
@@ -178,6 +184,7 @@ def test_the_death_of_rank_1_ends_the_run_in_one_line(tmp_path: Path) -> None:
     assert status(tmp_path / RUN)["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_the_death_of_rank_0_ends_all_others_without_a_traceback(tmp_path: Path) -> None:
     with started(tmp_path, command("train", *SMALL, HERE, TWO, "trainer.epochs=5000")) as door:
         until(lambda: checkpoints(tmp_path / RUN))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from s9 import resume
-from s9.command_line import compose_config
 from s9.errors import UserError
 from s9.tracking import record
 from s9.tracking.status import Status, claim, read_status
+from tests.conftest import composed
 from tests.processes import (
     QUICK,
     WORKERS,
@@ -222,7 +222,7 @@ def test_of_two_that_start_at_once_in_one_folder_one_is_refused_and_harms_nothin
 def unfinished(folder: Path, started: str, *overrides: str, state: str = "interrupted") -> Path:
     """The folder of a run as far as resume= looks at it."""
     folder.mkdir(parents=True)
-    record.write_config(folder, compose_config([*QUICK, *overrides]))
+    record.write_config(folder, composed(*QUICK, *overrides))
     (folder / "status.json").write_text(json.dumps({"state": state, "started": started}))
     return folder
 

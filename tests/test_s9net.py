@@ -16,6 +16,7 @@ from s9.data.image_set import ImageSet, Split, channel_statistics
 from s9.data.loaders import to_device
 from s9.errors import UserError
 from s9.models.s9net import Layer, S9Net, build_model, refuse_single_values, rows
+from tests.conftest import composed
 
 MODELS = groups()["model"]
 Rows = dict[str, dict[str, Any]]
@@ -39,7 +40,7 @@ REFERENCE = [
 
 @functools.cache
 def model_config(name: str) -> ModelConfig:
-    return compose_config([f"model={name}"]).model
+    return composed(f"model={name}").model
 
 
 def hand_made(layers: Rows, **settings: Any) -> ModelConfig:

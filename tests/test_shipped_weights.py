@@ -80,6 +80,7 @@ def test_its_weights_are_finite_and_fit(folder: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @every_one
 def test_it_knows_the_test_images_as_its_card_says(folder: Path, cifar10_images: Path) -> None:
     """2,000 of them, in float32, with the mean and std of the original images: the JPEG copy's are as good as these."""

@@ -75,6 +75,7 @@ def test_a_run_that_augments_on_the_device_never_imports_albumentations(offline:
     assert {"albumentations", "cv2"} & set(offline["at the end"]) == set()
 
 
+@pytest.mark.slow
 def test_a_run_that_augments_image_by_image_imports_albumentations(without: dict[str, list[str]]) -> None:
     """That the test above would see it."""
     assert {"albumentations", "cv2"} <= set(without["at the end"])
@@ -87,5 +88,6 @@ def test_what_is_not_needed_for_the_first_step_is_imported_after_the_data(
     assert name not in offline["when the data is loaded"] and name in offline["at the end"]
 
 
+@pytest.mark.slow
 def test_a_run_without_wandb_never_imports_it(without: dict[str, list[str]]) -> None:
     assert "wandb" not in without["at the end"]

@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_learns_the_digits(digits: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_run_learns_the_digits(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:
     summary = train(digits(*QUICK, "trainer.epochs=6"), tmp_path)
     assert summary["test"]["accuracy"] > 0.9  # chance is 0.1; 0.95 to 0.98 was seen over seeds
 
@@ -98,45 +98,49 @@ def test_a_stored_target_outside_the_allow_list_is_refused(digits: Callable[...,
         record.read_config(tmp_path)
 
 
-def test_the_same_seed_gives_bit_identical_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
-    config = digits(*QUICK, "trainer.epochs=1", "aug=full", "model.dropout=0.1")
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        train(config, tmp_path / name)
-    first, second = (load_file(tmp_path / name / record.FINAL) for name in ("a", "b"))
-    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+TRAINED = (*QUICK, "trainer.epochs=1", "trainer.steps_per_epoch=8", "aug=full", "model.dropout=0.1")
 
 
-def test_the_loader_and_its_processes_do_not_change_the_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
-    for name, loader in (("a", []), ("b", ["data.loader=workers", "data.workers=2"])):
-        (tmp_path / name).mkdir()
-        train(digits(*QUICK, "trainer.epochs=1", "aug=full", *loader), tmp_path / name)
-    first, second = (load_file(tmp_path / name / record.FINAL) for name in ("a", "b"))
-    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+def differing(first: Path, second: Path) -> list[str]:
+    """The names of the final weights that are not the same to the last bit."""
+    ours, theirs = load_file(first / record.FINAL), load_file(second / record.FINAL)
+    assert ours.keys() == theirs.keys()
+    return [key for key in ours if not torch.equal(ours[key], theirs[key])]
 
 
-def test_another_seed_gives_other_weights(digits: Callable[..., Config], tmp_path: Path) -> None:
-    for seed in ("0", "1"):
-        (tmp_path / seed).mkdir()
-        train(digits(*QUICK, "trainer.epochs=1", f"seed={seed}"), tmp_path / seed)
-    first, second = (load_file(tmp_path / seed / record.FINAL) for seed in ("0", "1"))
-    assert any(not torch.equal(first[key], second[key]) for key in first)
+def train_as(name: str, digits: Callable[..., Config], tmp_path: Path, *overrides: str) -> Path:
+    (tmp_path / name).mkdir()
+    train(digits(*TRAINED, *overrides), tmp_path / name)
+    return tmp_path / name
 
 
-def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: Path) -> None:
-    summary = train(digits(*QUICK, "data.val_size=0"), tmp_path)
+@pytest.fixture
+def once(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> Path:
+    """A short run, to compare others with."""
+    return train_as("once", digits, tmp_path)
+
+
+def test_the_same_seed_gives_bit_identical_weights(once: Path, digits: Callable[..., Config], tmp_path: Path) -> None:
+    assert differing(once, train_as("again", digits, tmp_path)) == []
+    assert differing(once, train_as("of another seed", digits, tmp_path, "seed=1")) != []
+
+
+def test_the_loader_and_its_processes_do_not_change_the_weights(
+    once: Path, digits: Callable[..., Config], tmp_path: Path
+) -> None:
+    assert differing(once, train_as("workers", digits, tmp_path, "data.loader=workers", "data.workers=2")) == []
+
+
+def test_averaged_weights_are_the_ones_tested_and_saved(
+    once: Path, digits: Callable[..., Config], tmp_path: Path
+) -> None:
+    assert "head.weight" in differing(once, train_as("averaged", digits, tmp_path, "trainer.ema_decay=0.9"))
+
+
+def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:
+    summary = train(digits(*QUICK, "trainer.steps_per_epoch=2", "data.val_size=0"), tmp_path)
     assert "val" not in summary and "test" in summary
     assert not (tmp_path / record.BEST).exists()
-
-
-def test_averaged_weights_are_the_ones_tested_and_saved(digits: Callable[..., Config], tmp_path: Path) -> None:
-    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
-    for folder, decay in ((plain, 0), (averaged, 0.9)):
-        folder.mkdir()
-        train(digits(*QUICK, f"trainer.ema_decay={decay}"), folder)
-    first, second = load_file(plain / record.FINAL), load_file(averaged / record.FINAL)
-    assert first.keys() == second.keys()
-    assert not torch.equal(first["head.weight"], second["head.weight"])
 
 
 def test_the_figures_are_drawn_again_from_the_files_alone(finished: Path, tmp_path: Path) -> None:
@@ -184,6 +188,7 @@ def test_wandb_leaves_an_offline_run_that_its_command_line_reads_back(finished: 
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_short_run_on_the_real_images_learns(cifar10_images: Path, tmp_path: Path) -> None:
     config = compose_config(
         [
