@@ -139,7 +139,7 @@ class TrainerConfig:
     clip_norm: float | None = MISSING  # null: no clipping
     device: str = MISSING
     devices: int = MISSING  # that train together, each with its part of every batch
-    threads: int | None = MISSING  # that compute on a CPU, of each process; null: as many as cores, by the devices
+    threads: int | None = None  # that compute on a CPU, of each process; null: one a core, shared out over devices
     precision: str = MISSING
     compile: bool = MISSING
     save_every: float = MISSING  # seconds between checkpoints within an epoch; each epoch ends with one anyway

@@ -18,8 +18,10 @@ from s9.data.image_set import ImageFacts, ImageSet, Split, in_short
 from s9.errors import UserError
 from s9.prepared import runs_of
 from s9.run import train
-from s9.tracking import record
+from s9.tracking import figures, record
 from tests.doors import SMALL
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 CLASSES = ("ants", "bees", "wasps")
 
@@ -41,7 +43,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_images(place / "images")
     config = ["data=folder", f"data.root={place / 'images'}", f"data.cache={place / 'cache'}", "data.val_size=6"]
     small = ["trainer.epochs=1", "trainer.batch_size=6"]
-    train(compose_config([*SMALL[1:], *config, *small]), place / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw_all", lambda folder: [])
+        train(compose_config([*SMALL[1:], *config, *small]), place / "run")
     return place
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from s9.command_line import compose_config
+from s9.data import sources
 from s9.data.cifar10 import CLASS_NAMES, MEAN, STD
 from s9.data.image_set import ImageSet, Split
 from s9.models.analysis import model_facts, model_rules
@@ -64,6 +65,24 @@ def test_its_card_has_the_size_the_data_and_the_command(folder: Path) -> None:
     assert summary["parameters"] == facts.parameters < 200_000
     for wanted in (f"{facts.parameters:,} parameters", summary["data"], f"`{summary['command']}`"):
         assert wanted in text
+
+
+@every_one
+def test_it_says_which_images_it_is_of(folder: Path) -> None:
+    known = record.read_images(folder)
+    assert known is not None and known.class_names == CLASS_NAMES and known.variant == "CIFAR-10 (JPEG)"
+    assert known.fingerprint == record.read_summary(folder)["images"]
+    counts = {split: {count for count, _ in classes.values()} for split, classes in known.contents.items()}
+    assert counts == {"train": {5000}, "test": {1000}}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_images_here_are_those_of_the_shipped_weights(cifar10_images: Path) -> None:
+    data = sources.load(compose_config(["data=folder", f"data.root={cifar10_images}"]).data, 0)
+    for folder in SHIPPED:
+        known = record.read_images(folder)
+        assert known is not None and known.changes(data.facts) == []
 
 
 @every_one
