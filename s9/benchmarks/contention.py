@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from s9.data.image_set import ImageSet
 from s9.process import SPINS, keep_freed_memory
 
 NEIGHBOURS = (0, 1, 2)
-SECONDS = 6.0  # of steps, timed at a time
+SECONDS = 1.0  # of steps, timed at a time
+TURNS = 3  # of each way, for one of the benchmark's repeats: how programs share cores differs from second to second
 WARM_UP = 5  # steps
 # Turns that a thread spins before it sleeps. libgomp's own is 300,000 where there are no more threads than cores.
 WAYS = {
@@ -32,19 +33,29 @@ WAYS = {
 def contention(config: Config, data: ImageSet, repeats: int) -> list[Row]:
     """Images/s of training steps on the CPU beside none, one and two busy programs, each way in turns.
 
-    Each in a process of its own, since libgomp reads how to wait when it is loaded.
+    Each way has a process of its own, since libgomp reads how to wait when it is loaded; between its turns it sleeps.
     """
+    size = config.trainer.batch_size
+    batch = data.train.take(np.arange(size) % len(data.train))
+    one = ImageSet(data.variant, data.class_names, data.mean, data.std, batch, batch.take(slice(0)), batch)
     rows = []
-    for neighbours in NEIGHBOURS:
-        rates: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(repeats):
-            for way, (spins, threads) in WAYS.items():
-                with _busy(neighbours), _spinning(spins):
-                    rates[way].append(_alone(config, data, threads))
-        what = f"{config.model.name}, {neighbours} neighbours"
-        first, *others = WAYS
-        own = row("contention", f"{what}, {first}", "images/s", rates[first])
-        rows += [own, *(row("contention", f"{what}, {way}", "images/s", rates[way], own) for way in others)]
+    with ExitStack() as stack:
+        processes = {}
+        for way, (spins, threads) in WAYS.items():
+            with _spinning(spins):
+                context = multiprocessing.get_context("spawn")
+                processes[way] = stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
+                processes[way].submit(_begin, config, one, threads).result()
+        for neighbours in NEIGHBOURS:
+            rates: dict[str, list[float]] = {way: [] for way in WAYS}
+            with _busy(neighbours):
+                for _ in range(TURNS * repeats):
+                    for way, process in processes.items():
+                        rates[way].append(process.submit(_rate).result())
+            what = f"{config.model.name}, {neighbours} busy programs"
+            first, *others = WAYS
+            own = row("contention", f"{what}, {first}", "images/s", rates[first])
+            rows += [own, *(row("contention", f"{what}, {way}", "images/s", rates[way], own) for way in others)]
     return rows
 
 
@@ -81,24 +92,24 @@ def _spinning(spins: str) -> Iterator[None]:
             os.environ["GOMP_SPINCOUNT"] = before
 
 
-def _alone(config: Config, data: ImageSet, threads: int | None) -> float:
-    size = config.trainer.batch_size
-    batch = data.train.take(np.arange(size) % len(data.train))
-    images = torch.from_numpy(np.asarray(batch.images)).permute(0, 3, 1, 2).contiguous()
-    facts = ImageSet(data.variant, data.class_names, data.mean, data.std, batch, batch.take(slice(0)), batch)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_rate, config, facts, images, torch.from_numpy(batch.labels), threads).result()
+_STEPS: list[tuple[Step, torch.Tensor, torch.Tensor]] = []  # of a process that `contention` has started
 
 
-def _rate(config: Config, data: ImageSet, images: torch.Tensor, labels: torch.Tensor, threads: int | None) -> float:
-    """Images/s."""
+def _begin(config: Config, data: ImageSet, threads: int | None) -> None:
     keep_freed_memory()
     torch.set_num_threads(threads or runtime.available_cores())
-    one = Step(config, data, torch.device("cpu"))
+    images = torch.from_numpy(np.asarray(data.train.images)).permute(0, 3, 1, 2).contiguous()
+    step, labels = Step(config, data, torch.device("cpu")), torch.from_numpy(data.train.labels)
     for _ in range(WARM_UP):
-        one(images, labels)
+        step(images, labels)
+    _STEPS.append((step, images, labels))
+
+
+def _rate() -> float:
+    """Images/s."""
+    step, images, labels = _STEPS[0]
     steps, started = 0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:
-        one(images, labels)
+        step(images, labels)
         steps += 1
     return steps * len(labels) / (time.perf_counter() - started)
