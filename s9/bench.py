@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
             case "growth":
                 new = measures.growth(reference, data, device)
             case "contention":
-                new = contention.contention(config_of("model=strided", "trainer.device=cpu"), data, repeats)
+                new = list(contention.contention(config_of("model=strided", "trainer.device=cpu"), data, repeats))
             case _:
                 new = measures.startup(overrides, data, repeats)
         rows += new

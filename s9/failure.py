@@ -53,7 +53,7 @@ def _what_took_it(error: BaseException, config: Config | None) -> str:
             ):
                 return said
     size = config.trainer.batch_size if config else 2
-    smaller = f"set trainer.batch_size={size // 2}, or " if size > 1 else "set "
+    smaller = f"set trainer.batch_size={size // 2}, or " if size > 1 else "take "
     return f"with trainer.batch_size={size}; {smaller}a smaller model"
 
 

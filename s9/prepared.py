@@ -223,7 +223,8 @@ def source_of(key: str, given: str, config: Config) -> Source:
     except UserError as error:
         raise UserError(f"{said}: {error}") from None
     _refuse_difference(f"{said}: is of other images", _which_images(theirs, images), _which_images(config, images))
-    if config.data.val_size:
+    given_val = images is not None and "val" in images.contents  # a folder of its own: compared with the images
+    if config.data.val_size and not given_val:
         _refuse_difference(f"{said}: has seen images that are val here", _which_val(theirs), _which_val(config))
     return Source(said, theirs, weights, images)
 

@@ -245,7 +245,7 @@ def test_contention_has_each_way_of_waiting_beside_busy_programs(monkeypatch: py
     monkeypatch.setattr(contention, "SECONDS", 0.1)
     before = os.environ.get("GOMP_SPINCOUNT")
     config = compose_config([*QUICK, "trainer.batch_size=16", "trainer.device=cpu"])
-    rows = contention.contention(config, sources.load(config.data, 0), repeats=1)
+    rows = list(contention.contention(config, sources.load(config.data, 0), repeats=1))
     assert [row.what for row in rows] == [f"strided, 1 busy programs, {way}" for way in contention.WAYS]
     assert all(math.isfinite(row.median) and row.median > 0 for row in rows)
     assert os.environ.get("GOMP_SPINCOUNT") == before

@@ -30,7 +30,7 @@ WAYS = {
 }
 
 
-def contention(config: Config, data: ImageSet, repeats: int) -> list[Row]:
+def contention(config: Config, data: ImageSet, repeats: int) -> Iterator[Row]:
     """Images/s of training steps on the CPU beside none, one and two busy programs, each way in turns.
 
     Each way has a process of its own, since libgomp reads how to wait when it is loaded; between its turns it sleeps.
@@ -38,7 +38,6 @@ def contention(config: Config, data: ImageSet, repeats: int) -> list[Row]:
     size = config.trainer.batch_size
     batch = data.train.take(np.arange(size) % len(data.train))
     one = ImageSet(data.variant, data.class_names, data.mean, data.std, batch, batch.take(slice(0)), batch)
-    rows = []
     with ExitStack() as stack:
         processes = {}
         for way, (spins, threads) in WAYS.items():
@@ -55,8 +54,8 @@ def contention(config: Config, data: ImageSet, repeats: int) -> list[Row]:
             what = f"{config.model.name}, {neighbours} busy programs"
             first, *others = WAYS
             own = row("contention", f"{what}, {first}", "images/s", rates[first])
-            rows += [own, *(row("contention", f"{what}, {way}", "images/s", rates[way], own) for way in others)]
-    return rows
+            yield own
+            yield from (row("contention", f"{what}, {way}", "images/s", rates[way], own) for way in others)
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""What went wrong, in one line: a lack of memory names what took it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from s9 import failure
+from s9.config import Config
+from s9.data import digits as digits_source
+from s9.data import sources
+from s9.data.image_set import ImageSet, Split
+from s9.data.loaders import KeyedBatches, ResidentBatches
+from s9.data.mix import Mixed
+from s9.training import evaluation, loop
+
+CPU = torch.device("cpu")
+
+
+class Full(nn.Module):
+    """A network that finds no memory for its output."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.new_empty(2**58)
+
+
+def told(work: Callable[[], Any], config: Config | None) -> str:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        work()
+    return failure.in_one_line(caught.value, config)
+
+
+def of_images(count: int, size: int) -> Split:
+    """Images that take no memory themselves."""
+    return Split(np.broadcast_to(np.uint8(0), (count, size, size, 3)), np.zeros(count, np.int64))
+
+
+def test_in_a_training_step_it_is_the_batch(digits: Callable[..., Config]) -> None:
+    config = digits("trainer.batch_size=96")
+    one = torch.zeros(2, 3, 8, 8)
+    mixed = Mixed(one, torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), 1.0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    work = lambda: loop.train_step(Full(), optimizer, mixed, config.trainer, CPU, torch.float32)  # noqa: E731
+    said = "out of memory with trainer.batch_size=96; set trainer.batch_size=48, or a smaller model"
+    assert told(work, config) == said
+
+
+def test_a_batch_of_one_cannot_be_halved(digits: Callable[..., Config]) -> None:
+    said = failure.in_one_line(MemoryError(), digits("trainer.batch_size=1"))
+    assert said == "out of memory with trainer.batch_size=1; take a smaller model"
+
+
+def test_in_scoring_it_is_not_the_batch(digits: Callable[..., Config]) -> None:
+    one = Split(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int64))
+    data = ImageSet("x", ("a", "b"), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), one, one, one)
+    said = told(lambda: evaluation.predict(Full(), one, data, CPU, torch.float32), digits())
+    assert said.startswith("out of memory while scoring 500 images at a time; ")
+
+
+def test_images_that_do_not_fit_may_stay_on_disk(digits: Callable[..., Config]) -> None:
+    split = of_images(2**40, 1024)
+    said = told(lambda: ResidentBatches(split, KeyedBatches(8, 4, 0), CPU), digits())
+    assert said.startswith("out of memory with all images of train in memory; data.loader=workers data.workers=2")
+
+
+def test_while_they_are_read_it_is_the_images(digits: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = digits()
+    monkeypatch.setattr(digits_source, "channel_statistics", lambda images: np.empty(2**58))
+    said = told(lambda: sources.load(config.data, 0), config)
+    assert said.startswith("out of memory while reading the images; data.loader=workers")
