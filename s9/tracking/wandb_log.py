@@ -27,6 +27,7 @@ log = logging.getLogger("s9")
 
 MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
 PAIRS_SHOWN = 100
+BEST = {"val/accuracy": "max", "val/loss": "min"}  # what the summary shows of them
 INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
 
 
@@ -44,6 +45,7 @@ class WandbLog:
         self.timeout = config.wandb.timeout
         self.step = 0  # the first that W&B does not have yet
         self.earlier = earlier
+        self.best: dict[str, float] = {}  # of the metrics in BEST
         self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.give_up_start_at = time.monotonic() + self.timeout + INIT_GRACE_S
         self.started = threading.Event()
@@ -81,8 +83,8 @@ class WandbLog:
             self.mode = "disabled"
             log.warning("W&B is off for this run; the run's folder has everything")
         with self._guarded("metrics"):
-            for metric, best in (("val/accuracy", "max"), ("val/loss", "min"), ("train/*", "last"), ("lr", "last")):
-                self.run.define_metric(metric, step_metric="epoch", summary=best)
+            for metric, shown in {**BEST, "train/*": "last", "lr": "last"}.items():
+                self.run.define_metric(metric, step_metric="epoch", summary=shown)
         self.started.set()
 
     @contextmanager
@@ -101,12 +103,18 @@ class WandbLog:
         self._later(self._log_epoch, dict(record))
 
     def _log_epoch(self, record: dict[str, float]) -> None:
+        for metric, better in BEST.items():
+            if metric in record:
+                pick = max if better == "max" else min
+                self.best[metric] = pick(record[metric], self.best.get(metric, record[metric]))
         step = int(record["epoch"])
         if step < self.step:  # W&B has it: it was trained before the run was cut, and is repeated
             return
         with self._guarded("an epoch"):
             self.run.log(record, step=step, commit=True)  # else it is sent with the next one only
             self.step = step + 1
+            if self.earlier:  # W&B's own best is of the epochs since the run was resumed
+                self.run.summary.update({key: {BEST[key]: value} for key, value in self.best.items()})
 
     def log_model(self, facts: ModelFacts, drawn: "Future[list[Path]]") -> None:
         """The layer table with its totals, the grid of augmented images, and the epochs that W&B lacks.
@@ -170,11 +178,22 @@ class WandbLog:
     def _finish(self, exit_code: int) -> None:
         try:
             self.run.finish(exit_code=exit_code)
+            self._supersede()
         except TimeoutError:
             self._say_unfinished(self.timeout)
         except Exception as error:
             log.warning("W&B did not take the end of the run (%s)", _in_one_line(error))
         self.run = None
+
+    def _supersede(self) -> None:
+        """Tells `wandb sync` to skip the folders of this run from before it was resumed: this one has all they have.
+
+        One that was killed may be empty, and `wandb sync` of a run's folders stops at the first that it cannot read.
+        """
+        here = self._place().resolve()
+        for older in here.parent.glob(f"offline-run-*-{self.run.id}/*.wandb"):
+            if older.parent.resolve() != here:
+                older.with_name(f"{older.name}.synced").touch()
 
     def _say_unfinished(self, waited_s: float) -> None:
         rest = f"; to send the rest: wandb sync {self._place()}" if self.run is not None else ""
