@@ -312,8 +312,8 @@ def test_a_resumed_run_has_every_epoch_once(wandb_log: Logs, digits: Callable[..
     before = [{"epoch": epoch, "val/accuracy": 0.1 * epoch} for epoch in (1, 2, 3)]
     log = wandb_log("wandb=offline", earlier=before)
     log.log_model(model_facts(digits().model, 10, 32), drawn())
-    for record in (before[2], {"epoch": 4, "val/accuracy": 0.2}):  # 3 is trained again: the checkpoint was older
-        log.log_epoch(record)
+    for epoch in (before[2], {"epoch": 4, "val/accuracy": 0.2}):  # 3 is trained again: the checkpoint was older
+        log.log_epoch(epoch)
     log.finish(0)
     epochs = [row["epoch"] for row in history(tmp_path) if "epoch" in row]
     assert epochs == [1, 2, 3, 4]
@@ -326,7 +326,13 @@ def test_a_resumed_run_has_every_epoch_once(wandb_log: Logs, digits: Callable[..
 def wandbs_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """W&B's own settings in the environment, which it reads once in a process."""
     wandb.teardown()
-    own = {"PROJECT": "their-project", "ENTITY": "them", "RUN_GROUP": "their-group", "TAGS": "x,y", "NAME": "their-name"}
+    own = {
+        "PROJECT": "their-project",
+        "ENTITY": "them",
+        "RUN_GROUP": "their-group",
+        "TAGS": "x,y",
+        "NAME": "their-name",
+    }
     for key, value in own.items():
         monkeypatch.setenv(f"WANDB_{key}", value)
     yield
@@ -375,7 +381,7 @@ def test_wandb_gets_a_confusion_matrix_up_to_a_number_of_classes_that_it_can_sho
     log = wandb_log("wandb=offline")
     log.log_end({}, of_classes(count), [])
     log.finish(0)
-    assert [k for row in history(tmp_path) for k in row if k.startswith("test/conf")][0].startswith(key)
+    assert next(k for row in history(tmp_path) for k in row if k.startswith("test/conf")).startswith(key)
 
 
 def test_with_a_thousand_classes_wandb_gets_a_hundred_pairs(wandb_log: Logs, tmp_path: Path) -> None:

@@ -123,29 +123,30 @@ class WandbServer:
     # What is asked
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        name = re.search(r"(?:query|mutation)\s+(\w+)", query)
-        answer: Callable[[dict[str, Any]], dict[str, Any]] | None = getattr(self, f"_{name.group(1)}" if name else "", None)
+        found = re.search(r"(?:query|mutation)\s+(\w+)", query)
+        name = found.group(1) if found else query
+        answer: Callable[[dict[str, Any]], dict[str, Any]] | None = getattr(self, f"_answer_{name.lower()}", None)
         if answer is None:
-            self.unknown.add(name.group(1) if name else query)
+            self.unknown.add(name)
             return {}
         return answer(variables)
 
-    def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _answer_viewer(self, _: dict[str, Any]) -> dict[str, Any]:
         viewer = {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer}
 
-    def _ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _answer_serverfeaturesquery(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
 
-    def _OrganizationCoreWeaveOrganizationID(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _answer_organizationcoreweaveorganizationid(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"entity": {"organization": None}}
 
-    def _RunResumeStatus(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_runresumestatus(self, v: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(v["name"])
         of = run if run is not None and run.project == v["project"] else None
         return {"model": {**_project(v.get("entity") or ENTITY, v["project"]), "bucket": of and _resumed(of)}}
 
-    def _UpsertBucket(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_upsertbucket(self, v: dict[str, Any]) -> dict[str, Any]:
         inserted = v["name"] not in self.runs
         if inserted:
             self.runs[v["name"]] = ReceivedRun(v["entity"] or ENTITY, v["project"], v["name"])
@@ -159,20 +160,20 @@ class WandbServer:
         bucket = _bucket(run) | {"project": _project(run.entity, run.project), "description": "", "sweepName": None}
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
-    def _CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_createrunfiles(self, v: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": name, "uploadUrl": f"{self.url}/run/{v['run']}/{name}"} for name in v["files"]]
         return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": files}}
 
-    def _ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _answer_artifacttype(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"artifact": None}}
 
-    def _FetchArtifactDigestAlgorithm(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _answer_fetchartifactdigestalgorithm(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"artifactType": None}}
 
-    def _XXHashDigestsEnabled(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _answer_xxhashdigestsenabled(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"entity": {"xxhashDigestsEnabled": False}}
 
-    def _CreateArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_createartifact(self, v: dict[str, Any]) -> dict[str, Any]:
         asked = v["input"]
         same = [i for i, a in self.artifacts.items() if (a.digest, a.committed) == (asked["digest"], True)]
         number = same[0] if same else f"artifact{len(self.artifacts)}"
@@ -183,17 +184,17 @@ class WandbServer:
         artifact = {"id": number, "state": state, "artifactSequence": {"latestArtifact": None}}
         return {"createArtifact": {"__typename": "CreateArtifactPayload", "artifact": artifact}}
 
-    def _CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_createartifactmanifest(self, v: dict[str, Any]) -> dict[str, Any]:
         place = f"{self.url}/artifact/{v['artifactID']}/{v['name']}"
         file = {"id": "f", "uploadUrl": place, "uploadHeaders": []}
         return {"createArtifactManifest": {"artifactManifest": {"id": v["artifactID"], "file": file}}}
 
-    def _UpdateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_updateartifactmanifest(self, v: dict[str, Any]) -> dict[str, Any]:
         place = f"{self.url}/artifact/{v['artifactManifestID']}/wandb_manifest.json"
         file = {"id": "f", "uploadUrl": place, "uploadHeaders": []}
         return {"updateArtifactManifest": {"artifactManifest": {"id": v["artifactManifestID"], "file": file}}}
 
-    def _CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_createartifactfiles(self, v: dict[str, Any]) -> dict[str, Any]:
         nodes = [
             {
                 "storagePath": f["name"],
@@ -206,7 +207,7 @@ class WandbServer:
         ]
         return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
 
-    def _CommitArtifact(self, v: dict[str, Any]) -> dict[str, Any]:
+    def _answer_commitartifact(self, v: dict[str, Any]) -> dict[str, Any]:
         artifact = self.artifacts[v["artifactID"]]
         artifact.committed = True
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": artifact.digest}}}
@@ -308,7 +309,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_PUT = do_POST
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def do_PUT(self) -> None:
+        self.do_POST()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -326,7 +331,16 @@ def main() -> None:
     arguments = sys.argv[1:] or ["trainer.epochs=3"]
     small = [word for word in SMALL if word != "wandb=disabled"]
     with tempfile.TemporaryDirectory() as folder:
-        done = run(Path(folder), "train", *small, HERE, "wandb=online", *arguments, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)
+        done = run(
+            Path(folder),
+            "train",
+            *small,
+            HERE,
+            "wandb=online",
+            *arguments,
+            WANDB_BASE_URL=server.url,
+            WANDB_API_KEY=KEY,
+        )
     print(done.stdout, done.stderr, server.text(), sep="\n")
     server.stop()
 
