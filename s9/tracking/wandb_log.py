@@ -152,12 +152,13 @@ class WandbLog:
                 wandb.Image(image, caption=f"{names[labels[i]]}, called {names[preds[i]]}")
                 for i, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
             ]
-            row = {"test/misclassified": mistakes, **_confusion(labels, preds, names), **_pictures(figures)}
-            self.run.log(row, step=self.step, commit=True)
             # val/accuracy itself keeps its best over the epochs, so the final weights' scores have names of their own.
             for split in ("val", "test"):
                 for key, value in summary.get(split, {}).items():
                     self.run.summary[f"{split}/final_{key}" if split == "val" else f"{split}/{key}"] = value
+            self.run.log({"test/misclassified": mistakes, **_pictures(figures)}, step=self.step)
+            # By itself, since for a table W&B's server is asked first, and may be away.
+            self.run.log(_confusion(labels, preds, names), step=self.step, commit=True)
 
     def finish(self, exit_code: int, wait_s: float | None = None) -> None:
         """Waits until W&B has taken everything, for `wandb.timeout` seconds at most, or for `wait_s` seconds.
