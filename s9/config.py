@@ -168,11 +168,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 @dataclass
 class WandbConfig:
     mode: str = MISSING
-    project: str = MISSING
+    project: str | None = MISSING
     entity: str | None = MISSING
     group: str | None = MISSING
     tags: list[str] = MISSING
-    job_type: str = MISSING
+    job_type: str | None = MISSING
     timeout: float = MISSING  # seconds
 
     def __post_init__(self) -> None:

@@ -130,16 +130,15 @@ def fit_and_test(
     facts = model_facts(config.model, len(p.data.class_names), p.data.image_size)
     write_samples(folder, p)
     position, history = restore(folder, p, resumed)
-    beside = ThreadPoolExecutor(max_workers=1)  # W&B and the figures: training does not wait for them
-    of_run = (config.run_name, status.content["group"] or config.model.name, status.content["wandb_id"])
-    mirror = WandbLog(config.wandb, folder, *of_run, record.as_dict(config), beside)
-    say_what(folder, p, facts, mirror.mode)
+    beside = ThreadPoolExecutor(max_workers=1)  # the figures: training does not wait for them
+    earlier = [of | times for of, times in zip(history.records, history.times, strict=True)]
+    mirror = WandbLog(config, folder, status.content["group"], status.content["wandb_id"], earlier)
+    say_what(folder, p, facts)
     if resumed:
         log.info(f"goes on from {p.checkpoints.last or 'the start: there is no whole checkpoint'}")
     ends: dict[str, Any] = {"exit_code": 1}
     try:
-        beside.submit(draw_figures, folder)
-        mirror.log_model(facts, folder / record.FIGURES / "augmentation.png")
+        mirror.log_model(facts, beside.submit(draw_figures, folder))
         with interrupts.noted():
             fit(folder, p, position, history, interrupts, mirror)
         interrupts.stop_if_received()  # one that came since the last look
@@ -279,14 +278,14 @@ def describe_run(
     }
 
 
-def say_what(folder: Path, p: "Prepared", facts: "ModelFacts", wandb_mode: str) -> None:
+def say_what(folder: Path, p: "Prepared", facts: "ModelFacts") -> None:
     """The first lines on the screen."""
     data = p.data
     sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
     log.info(f"{p.config.run_name} on {data.variant}: {sizes}")
     log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
     devices = f"{p.device}" if p.ranks.world == 1 else f"{p.ranks.world} x {p.device.type}"
-    log.info(f"{devices}, {str(p.precision).removeprefix('torch.')}, W&B {wandb_mode}, {folder}")
+    log.info(f"{devices}, {str(p.precision).removeprefix('torch.')}, {folder}")
 
 
 def say_where(summary: dict[str, Any], folder: Path, seconds: float) -> None:

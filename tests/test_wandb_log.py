@@ -1,4 +1,4 @@
-"""W&B as a mirror: which mode is picked, and that nothing it does ends or delays a run."""
+"""W&B as a mirror: what an offline run has, and that nothing W&B does ends or delays a run."""
 
 import json
 import logging
@@ -10,39 +10,51 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from s9.config import Config
 from s9.models.analysis import model_facts
 from s9.run import train
 from s9.tracking import record
-from s9.tracking.wandb_log import WandbLog, has_key, pick_mode
+from s9.tracking import wandb_log as wandb_log_module
+from s9.tracking.wandb_log import WandbLog, confused_pairs
+from s9.tracking.wandb_mode import own_settings
 from tests.conftest import ROOT
 
 Logs = Callable[..., WandbLog]
 
 
 @pytest.fixture
-def beside() -> Iterator[ThreadPoolExecutor]:
-    """The one thread that W&B's calls run in."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        yield pool
+def wandb_log(digits: Callable[..., Config], tmp_path: Path) -> Logs:
+    def make(*overrides: str, folder: Path = tmp_path, earlier: Sequence[dict[str, float]] = ()) -> WandbLog:
+        return WandbLog(digits(*overrides), folder, "group", secrets.token_hex(4), list(earlier))
+
+    return make
 
 
 @pytest.fixture
-def wandb_log(digits: Callable[..., Config], tmp_path: Path, beside: ThreadPoolExecutor) -> Logs:
-    def make(*overrides: str, folder: Path = tmp_path) -> WandbLog:
-        return WandbLog(digits(*overrides).wandb, folder, "name", "group", secrets.token_hex(4), {}, beside)
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """W&B starts only when it is set."""
+    waits = threading.Event()
+    monkeypatch.setattr(wandb_log_module, "own_settings", lambda: waits.wait(30) and own_settings())
+    yield waits
+    waits.set()
 
-    return make
+
+def drawn(*paths: Path) -> "Future[list[Path]]":
+    """Pictures that are there."""
+    future: Future[list[Path]] = Future()
+    future.set_result(list(paths))
+    return future
 
 
 def stored(folder: Path) -> list[Record]:
@@ -102,40 +114,10 @@ def silent_server() -> Iterator[str]:
         connection.close()
 
 
-def test_without_a_key_auto_is_offline() -> None:
-    assert not has_key()
-    assert pick_mode("auto") == "offline"
-
-
-def test_a_key_in_the_environment_makes_auto_online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert pick_mode("auto") == "online"
-
-
-def test_a_key_in_the_netrc_file_makes_auto_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "netrc"
-    file.write_text("machine api.wandb.ai\n  login user\n  password " + "0" * 40 + "\n")
-    monkeypatch.setenv("NETRC", str(file))
-    assert pick_mode("auto") == "online"
-
-
-def test_wandb_mode_in_the_environment_decides_for_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert pick_mode("auto") == "disabled"
-
-
-def test_the_configured_mode_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert pick_mode("offline") == "offline"
-
-
 # The mode, before and after it was tried
 
 
-def test_the_mode_is_first_what_was_asked_for(wandb_log: Logs, beside: ThreadPoolExecutor) -> None:
-    waits = threading.Event()
-    beside.submit(waits.wait, 30)  # so that W&B has not started yet
+def test_the_mode_is_first_what_was_asked_for(wandb_log: Logs, waits: threading.Event) -> None:
     log = wandb_log("wandb=online")
     asked = log.mode
     waits.set()
@@ -205,7 +187,7 @@ def hung(silent_server: str, tmp_path_factory: pytest.TempPathFactory) -> Hung:
 
 
 TIMEOUT_S = 6
-SAID = ("W&B online, run", "W&B online did not start")  # before the first step, and when it was given up
+SAID = ("cpu, ", "W&B online did not start")  # before the first step, and when it was given up
 
 
 @pytest.mark.slow
@@ -236,14 +218,12 @@ def test_a_process_ends_soon_after_a_hanging_wandb_was_given_up(hung: Hung) -> N
 
 @pytest.mark.parametrize("call", ["log_epoch", "log_model", "log_end"])
 def test_a_call_returns_while_wandb_hangs(
-    wandb_log: Logs, digits: Callable[..., Config], tmp_path: Path, beside: ThreadPoolExecutor, call: str
+    wandb_log: Logs, digits: Callable[..., Config], waits: threading.Event, call: str
 ) -> None:
-    waits = threading.Event()
-    beside.submit(waits.wait, 30)
     log = wandb_log("wandb=offline")
     arguments: dict[str, tuple[object, ...]] = {
         "log_epoch": ({"epoch": 1},),
-        "log_model": (model_facts(digits().model, 10, 32), tmp_path / "augmentation.png"),
+        "log_model": (model_facts(digits().model, 10, 32), drawn()),
         "log_end": ({}, {}, []),
     }
     getattr(log, call)(*arguments[call])
@@ -265,7 +245,7 @@ def test_what_wandb_does_not_take_is_said_and_the_rest_is_logged(
 ) -> None:
     log = wandb_log("wandb=offline")
     with caplog.at_level(logging.WARNING, logger="s9"):
-        log.log_model(model_facts(digits().model, 10, 32), tmp_path / "no such picture.png")
+        log.log_model(model_facts(digits().model, 10, 32), drawn(tmp_path / "augmentation.png"))  # there is none
         log.log_epoch({"epoch": 1, "val/accuracy": 0.5})
         log.log_end({}, {"labels": np.zeros(3)}, [])
         log.finish(0)
@@ -326,3 +306,95 @@ def test_two_runs_in_one_process_are_two_wandb_runs(wandb_log: Logs, tmp_path: P
 def test_the_run_ends_with_its_exit_code(wandb_log: Logs, tmp_path: Path, exit_code: int) -> None:
     wandb_log("wandb=offline").finish(exit_code)
     assert [r.exit.exit_code for r in stored(tmp_path) if r.WhichOneof("record_type") == "exit"] == [exit_code]
+
+
+def test_a_resumed_run_has_every_epoch_once(wandb_log: Logs, digits: Callable[..., Config], tmp_path: Path) -> None:
+    before = [{"epoch": epoch, "val/accuracy": 0.1 * epoch} for epoch in (1, 2, 3)]
+    log = wandb_log("wandb=offline", earlier=before)
+    log.log_model(model_facts(digits().model, 10, 32), drawn())
+    for epoch in (before[2], {"epoch": 4, "val/accuracy": 0.2}):  # 3 is trained again: the checkpoint was older
+        log.log_epoch(epoch)
+    log.finish(0)
+    epochs = [row["epoch"] for row in history(tmp_path) if "epoch" in row]
+    assert epochs == [1, 2, 3, 4]
+
+
+# What the configuration leaves open
+
+
+@pytest.fixture
+def wandbs_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B's own settings in the environment, which it reads once in a process."""
+    wandb.teardown()
+    own = {
+        "PROJECT": "their-project",
+        "ENTITY": "them",
+        "RUN_GROUP": "their-group",
+        "TAGS": "x,y",
+        "NAME": "their-name",
+    }
+    for key, value in own.items():
+        monkeypatch.setenv(f"WANDB_{key}", value)
+    yield
+    wandb.teardown()
+
+
+def started_as(folder: Path) -> tuple[str, str, str, list[str], str, str]:
+    run = next(r.run for r in stored(folder) if r.WhichOneof("record_type") == "run")
+    return run.project, run.entity, run.run_group, list(run.tags), run.display_name, run.job_type
+
+
+@pytest.mark.usefixtures("wandbs_own")
+def test_wandbs_own_settings_are_taken_where_the_configuration_says_nothing(wandb_log: Logs, tmp_path: Path) -> None:
+    wandb_log("wandb=offline").finish(0)
+    assert started_as(tmp_path) == ("their-project", "them", "their-group", ["x", "y"], "their-name", "train")
+
+
+@pytest.mark.usefixtures("wandbs_own")
+def test_the_configuration_wins_over_wandbs_own_settings(wandb_log: Logs, tmp_path: Path) -> None:
+    ours = ["project=p", "entity=e", "group=g", "tags=[t]", "job_type=j"]
+    wandb_log("wandb=offline", "name=n", *(f"wandb.{word}" for word in ours)).finish(0)
+    assert started_as(tmp_path) == ("p", "e", "g", ["t"], "n", "j")
+
+
+def test_without_any_setting_a_run_is_named_as_s9_names_it(wandb_log: Logs, tmp_path: Path) -> None:
+    wandb_log("wandb=offline").finish(0)
+    assert started_as(tmp_path) == ("s9", "", "group", [], "strided-none-digits", "train")
+
+
+# Many classes
+
+
+def test_the_most_confused_pairs_are_counted() -> None:
+    labels, preds = np.array([0, 0, 0, 1, 1, 2]), np.array([1, 1, 0, 1, 0, 2])
+    assert confused_pairs(labels, preds, ["a", "b", "c"]) == [["a", "b", 2, 2 / 3], ["b", "a", 1, 1 / 2]]
+
+
+def test_without_a_mistake_there_are_no_confused_pairs() -> None:
+    assert confused_pairs(np.arange(3), np.arange(3), ["a", "b", "c"]) == []
+
+
+@pytest.mark.parametrize(("count", "key"), [(50, "test/confusion_matrix_table"), (51, "test/confused_pairs")])
+def test_wandb_gets_a_confusion_matrix_up_to_a_number_of_classes_that_it_can_show(
+    wandb_log: Logs, tmp_path: Path, count: int, key: str
+) -> None:
+    log = wandb_log("wandb=offline")
+    log.log_end({}, of_classes(count), [])
+    log.finish(0)
+    assert next(k for row in history(tmp_path) for k in row if k.startswith("test/conf")).startswith(key)
+
+
+def test_with_a_thousand_classes_wandb_gets_a_hundred_pairs(wandb_log: Logs, tmp_path: Path) -> None:
+    log = wandb_log("wandb=offline")
+    log.log_end({}, of_classes(1000), [])
+    log.finish(0)
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/test/confused_pairs*.json")
+    assert len(json.loads(table.read_text())["data"]) == 100
+
+
+def of_classes(count: int) -> dict[str, np.ndarray]:
+    """The predictions of a run that takes each class for the next one."""
+    probs = np.roll(np.eye(count, dtype=np.float32), 1, axis=1)
+    nothing = {"worst": np.zeros(0, int), "worst_images": np.zeros((0, 8, 8, 3), np.uint8)}
+    names = np.array([f"class {i}" for i in range(count)])
+    return {"class_names": names, "probs": probs, "labels": np.arange(count), **nothing}

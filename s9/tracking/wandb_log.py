@@ -1,67 +1,91 @@
-"""W&B as a mirror of the run's files, kept in a thread beside the training: each call is guarded and bounded in time.
+"""W&B as a mirror of the run's files, kept in a thread of its own: each call is guarded and bounded in time.
 
 Whatever W&B does, the run goes on, and its first step does not wait for W&B to start.
+
+The history's step is the epoch: 0 is the network, the one after the last epoch the test. So W&B's last step says which
+epochs it lacks when a run is resumed, and the folders of a run that was resumed offline agree on the steps they share.
 """
 
 import logging
-import netrc
-import os
+import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 
-from s9.config import WandbConfig
+from s9.config import Config
 from s9.models.analysis import TABLE_COLUMNS, ModelFacts, table_cells
+from s9.tracking.record import as_dict
+from s9.tracking.wandb_mode import own_settings, pick_mode
 
 log = logging.getLogger("s9")
 
+MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
+PAIRS_SHOWN = 100
+BEST = {"val/accuracy": "max", "val/loss": "min"}  # what the summary shows of them
+INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
+
 
 class WandbLog:
-    """One W&B run. `mode` is what is asked for, and once `beside` has come to it what was reached.
+    """One W&B run. `mode` is what the configuration asks for, and what was reached once W&B has started.
 
     Args:
-        beside: one thread, which W&B's calls run in, in their order.
+        group: of the sweep that the run is a job of.
+        earlier: the epochs before a resumed run's first, a line of metrics.jsonl and of times.jsonl each, joined.
     """
 
-    def __init__(
-        self,
-        config: WandbConfig,
-        folder: Path,
-        name: str,
-        group: str,
-        run_id: str,
-        settings: dict[str, Any],
-        beside: ThreadPoolExecutor,
-    ):
+    def __init__(self, config: Config, folder: Path, group: str | None, run_id: str, earlier: list[dict[str, float]]):
         self.run: Any = None
-        self.mode = pick_mode(config.mode)
-        self.beside = beside
-        if self.mode != "disabled":
-            beside.submit(self._start, config, folder, name, config.group or group, run_id, settings)
+        self.mode = config.wandb.mode
+        self.timeout = config.wandb.timeout
+        self.step = 0  # the first that W&B does not have yet
+        self.earlier = earlier
+        self.best: dict[str, float] = {}  # of the metrics in BEST
+        self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.give_up_start_at = time.monotonic() + self.timeout + INIT_GRACE_S
+        self.started = threading.Event()
+        # A daemon, since python waits for other threads when it ends.
+        self.thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        if self.mode == "disabled":
+            log.info("W&B disabled")
+            return
+        self.calls.put(lambda: self._start(config, folder, group, run_id))
+        self.thread.start()
 
-    def _start(
-        self, config: WandbConfig, folder: Path, name: str, group: str, run_id: str, settings: dict[str, Any]
-    ) -> None:
-        for mode in dict.fromkeys((self.mode, "offline")):
+    def _work(self) -> None:
+        while (call := self.calls.get()) is not None:
+            call()
+
+    def _start(self, config: Config, folder: Path, group: str | None, run_id: str) -> None:
+        wanted = self.mode
+        for mode in dict.fromkeys((wanted, "offline")):
             try:
-                # W&B keeps the id of a run that failed to start, and would refuse it.
-                own_id = run_id if mode == self.mode else f"{run_id}-offline"
-                self.run = _start_run(config, folder, name, group, own_id, settings, mode)
-                self.mode = mode
+                own = own_settings()
+                self.mode = pick_mode(mode, own)
+                if self.mode != "disabled":
+                    # W&B keeps the id of a run that failed to start, and would refuse it.
+                    own_id = run_id if mode == wanted else f"{run_id}-offline"
+                    self.run = _init(config, own, folder, group, own_id, self.mode)
                 break
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
-                log.warning("W&B %s did not start (%s)", mode, _first_line(error))
-        if self.run is None:
+                log.warning("W&B %s did not start (%s)", self.mode, _in_one_line(error))
+        if self.run is not None:
+            log.info("W&B %s: %s", self.mode, self.run.url or f"to send it later: wandb sync {self._place()}")
+            self.step = self.run.starting_step
+        elif self.mode == "disabled":
+            log.info("W&B disabled, by its own settings")
+        else:
             self.mode = "disabled"
             log.warning("W&B is off for this run; the run's folder has everything")
         with self._guarded("metrics"):
-            for metric, best in (("val/accuracy", "max"), ("val/loss", "min"), ("train/*", "last"), ("lr", "last")):
-                self.run.define_metric(metric, step_metric="epoch", summary=best)
+            for metric, shown in {**BEST, "train/*": "last", "lr": "last"}.items():
+                self.run.define_metric(metric, step_metric="epoch", summary=shown)
+        self.started.set()
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -69,31 +93,50 @@ class WandbLog:
             yield
         except Exception as error:
             if self.run is not None:  # without a run every call fails, and that was said once
-                log.warning("W&B did not take %s (%s)", what, _first_line(error))
+                log.warning("W&B did not take %s (%s)", what, _in_one_line(error))
 
     def _later(self, call: Callable[..., None], *arguments: Any) -> None:
-        """In the thread beside, once W&B has started and if it has."""
-        self.beside.submit(lambda: call(*arguments) if self.run is not None else None)
+        """In the thread, once W&B has started and if it has."""
+        self.calls.put(lambda: call(*arguments) if self.run is not None else None)
 
     def log_epoch(self, record: dict[str, float]) -> None:
         self._later(self._log_epoch, dict(record))
 
     def _log_epoch(self, record: dict[str, float]) -> None:
+        for metric, better in BEST.items():
+            if metric in record:
+                pick = max if better == "max" else min
+                self.best[metric] = pick(record[metric], self.best.get(metric, record[metric]))
+        step = int(record["epoch"])
+        if step < self.step:  # W&B has it: it was trained before the run was cut, and is repeated
+            return
         with self._guarded("an epoch"):
-            self.run.log(record, step=int(record["epoch"]))  # so that an epoch repeated by a resumed run stays one
+            self.run.log(record, step=step, commit=True)  # else it is sent with the next one only
+            self.step = step + 1
+            if self.earlier:  # W&B's own best is of the epochs since the run was resumed
+                self.run.summary.update({key: {BEST[key]: value} for key, value in self.best.items()})
 
-    def log_model(self, facts: ModelFacts, augmentation: Path) -> None:
-        """The layer table with its totals, and the grid of augmented images, once that is drawn in the same thread."""
-        self._later(self._log_model, facts, augmentation)
+    def log_model(self, facts: ModelFacts, drawn: "Future[list[Path]]") -> None:
+        """The layer table with its totals, the grid of augmented images, and the epochs that W&B lacks.
 
-    def _log_model(self, facts: ModelFacts, augmentation: Path) -> None:
+        Args:
+            drawn: the pictures drawn before the first step.
+        """
+        self._later(self._log_model, facts, drawn)
+
+    def _log_model(self, facts: ModelFacts, drawn: "Future[list[Path]]") -> None:
         with self._guarded("the model"):
             import wandb
 
-            table = wandb.Table(columns=TABLE_COLUMNS, data=table_cells(facts.table))
-            self.run.log({"model/layers": table, "figures/augmentation": wandb.Image(str(augmentation))})
+            row: dict[str, Any] = {"model/layers": wandb.Table(columns=TABLE_COLUMNS, data=table_cells(facts.table))}
+            row |= _pictures([path for path in drawn.result() if path.stem == "augmentation"])
+            new = self.step == 0
+            self.run.log(row, step=self.step, commit=new)  # of a resumed run together with the next epoch
+            self.step += new
             for key in ("parameters", "multiplies", "receptive_field"):
                 self.run.summary[f"model/{key}"] = getattr(facts, key)
+        for record in self.earlier:
+            self._log_epoch(record)
 
     def log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
         """The final numbers as the run's summary, the figures, the confusion matrix, the most confident mistakes."""
@@ -109,72 +152,114 @@ class WandbLog:
                 wandb.Image(image, caption=f"{names[labels[i]]}, called {names[preds[i]]}")
                 for i, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
             ]
-            matrix = wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=preds.tolist(), class_names=names)
-            pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
-            self.run.log({"test/confusion_matrix": matrix, "test/misclassified": mistakes, **pictures})
             # val/accuracy itself keeps its best over the epochs, so the final weights' scores have names of their own.
             for split in ("val", "test"):
                 for key, value in summary.get(split, {}).items():
                     self.run.summary[f"{split}/final_{key}" if split == "val" else f"{split}/{key}"] = value
+            self.run.log({"test/misclassified": mistakes, **_pictures(figures)}, step=self.step)
+            # By itself, since for a table W&B's server is asked first, and may be away.
+            self.run.log(_confusion(labels, preds, names), step=self.step, commit=True)
 
     def finish(self, exit_code: int, wait_s: float | None = None) -> None:
-        """Waits until W&B has taken everything or has given up, or for `wait_s` seconds."""
-        try:
-            self.beside.submit(self._finish, exit_code).result(wait_s)
-        except TimeoutError:
-            log.warning("W&B has not taken everything within %.0f s; its folder has the rest", wait_s)
+        """Waits until W&B has taken everything, for `wandb.timeout` seconds at most, or for `wait_s` seconds.
+
+        Where W&B has not even started, what is left of the timeout of its start comes on top.
+        """
+        if not self.thread.is_alive():
+            return
+        self._later(self._finish, exit_code)
+        self.calls.put(None)
+        if wait_s is None:
+            self.started.wait(max(0.0, self.give_up_start_at - time.monotonic()))
+            wait_s = self.timeout + 2  # W&B's own timeout is to come first, since it ends things better
+        self.thread.join(wait_s)
+        if self.thread.is_alive():
+            self._say_unfinished(wait_s)
 
     def _finish(self, exit_code: int) -> None:
-        with self._guarded("the end of the run"):
+        try:
             self.run.finish(exit_code=exit_code)
+            self._supersede()
+        except TimeoutError:
+            self._say_unfinished(self.timeout)
+        except Exception as error:
+            log.warning("W&B did not take the end of the run (%s)", _in_one_line(error))
         self.run = None
 
+    def _supersede(self) -> None:
+        """Tells `wandb sync` to skip the folders of this run from before it was resumed: this one has all they have.
 
-def pick_mode(wanted: str) -> str:
-    """`auto`: what WANDB_MODE says, else online with a key and offline without."""
-    if wanted != "auto":
-        return wanted
-    said = os.environ.get("WANDB_MODE", "")
-    if said in ("online", "offline", "disabled"):
-        return said
-    return "online" if has_key() else "offline"
+        One that was killed may be empty, and `wandb sync` of a run's folders stops at the first that it cannot read.
+        """
+        here = self._place().resolve()
+        for older in here.parent.glob(f"offline-run-*-{self.run.id}/*.wandb"):
+            if older.parent.resolve() != here:
+                older.with_name(f"{older.name}.synced").touch()
 
+    def _say_unfinished(self, waited_s: float) -> None:
+        rest = f"; to send the rest: wandb sync {self._place()}" if self.run is not None else ""
+        log.warning("W&B has not taken everything within %.0f s%s", waited_s, rest)
 
-def has_key() -> bool:
-    """Whether W&B would find a key without asking: in WANDB_API_KEY or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    def _place(self) -> Path:
+        """The folder that `wandb sync` sends."""
+        return Path(self.run.dir).parent
 
 
-def _start_run(
-    config: WandbConfig, folder: Path, name: str, group: str, run_id: str, settings: dict[str, Any], mode: str
-) -> Any:
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else python's exit waits for W&B's reports about itself
+def _init(config: Config, own: Any, folder: Path, group: str | None, run_id: str, mode: str) -> Any:
+    """Starts the run; what the configuration leaves open is as W&B's own settings say, else as s9 would name it."""
     import wandb
 
-    if mode == "online" and not has_key():
-        raise RuntimeError("no key: run wandb login, or set WANDB_API_KEY")
+    wanted = config.wandb
+    limits = {"init_timeout": wanted.timeout, "finish_timeout": wanted.timeout, "finish_timeout_raises": True}
     return wandb.init(
         mode="online" if mode == "online" else "offline",
-        project=config.project,
-        entity=config.entity,
+        project=wanted.project or own.project or "s9",
+        entity=wanted.entity,  # None, as below: what W&B's own settings say
         id=run_id,
         resume="allow",
-        name=name,
-        group=group,
-        tags=config.tags,
-        job_type=config.job_type,
+        name=config.name or own.run_name or config.run_name,
+        group=wanted.group or own.run_group or group or config.model.name,
+        tags=wanted.tags or None,
+        job_type=wanted.job_type or own.run_job_type or "train",
         dir=str(folder),
-        config=settings,
+        config=as_dict(config),
         reinit="finish_previous",  # one process runs all the jobs of a sweep
-        settings=wandb.Settings(init_timeout=config.timeout, finish_timeout=config.timeout, silent=True, console="off"),
+        settings=wandb.Settings(silent=True, console="off", **limits),
     )
 
 
-def _first_line(error: Exception) -> str:
+def _confusion(labels: np.ndarray, preds: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """The confusion matrix, or where W&B could not show it the pairs of classes that are confused most."""
+    import wandb
+
+    if len(names) <= MATRIX_CLASSES:
+        matrix = wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=preds.tolist(), class_names=names)
+        return {"test/confusion_matrix": matrix}
+    columns = ["true", "predicted", "images", "of the true class"]
+    return {"test/confused_pairs": wandb.Table(columns=columns, data=confused_pairs(labels, preds, names))}
+
+
+def confused_pairs(labels: np.ndarray, preds: np.ndarray, names: list[str]) -> list[list[Any]]:
+    """The most frequent mistakes: true class, predicted class, number of images, part of the true class's images."""
+    wrong = labels != preds
+    pairs, counts = np.unique(np.stack([labels[wrong], preds[wrong]]), axis=1, return_counts=True)
+    totals = np.bincount(labels, minlength=len(names))
+    most = np.argsort(-counts, kind="stable")[:PAIRS_SHOWN]
+    return [
+        [names[true], names[pred], int(count), float(count / totals[true])]
+        for true, pred, count in zip(*pairs[:, most], counts[most], strict=True)
+    ]
+
+
+def _pictures(paths: list[Path]) -> dict[str, Any]:
+    import wandb
+
+    return {f"figures/{path.stem}": wandb.Image(str(path)) for path in paths}
+
+
+def _in_one_line(error: Exception) -> str:
+    """Of pydantic's errors, W&B's among its settings, the first line says how many there are and no more."""
+    if callable(errors := getattr(error, "errors", None)):
+        first = errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

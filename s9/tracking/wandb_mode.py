@@ -1,0 +1,51 @@
+"""What W&B itself would do: asked of W&B, since it reads more than the environment.
+
+Its settings files (`wandb offline`, `wandb disabled`, `wandb login --host`), its old names (WANDB_MODE=dryrun), its
+hosts, netrc and identity tokens are W&B's own affair and change with its version.
+"""
+
+import os
+from typing import Any
+
+
+def own_settings() -> Any:
+    """W&B's settings as a plain `wandb.init()` would have them: its settings files, then the environment.
+
+    Raises:
+        Exception: W&B cannot read them, as where WANDB_MODE is no mode.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else python's exit waits for W&B's reports about itself
+    import wandb
+
+    return wandb.setup(wandb.Settings(silent=True)).settings
+
+
+def has_credentials(host: str) -> bool:
+    """Whether W&B finds an API key or an identity token for `host`, without asking anybody.
+
+    Raises:
+        wandb.errors.AuthenticationError: it finds something that cannot be a key.
+    """
+    # Not public; `wandb.login(prompt=False)` would do, but gives up where the settings say offline.
+    from wandb.sdk.lib import wbauth
+
+    return wbauth.authenticate_session(host=host, source="s9", prompt=False, update_session=False) is not None
+
+
+def pick_mode(wanted: str, own: Any) -> str:
+    """online, offline or disabled. `auto` is what W&B's own settings say, and offline where W&B would have to ask.
+
+    Args:
+        wanted: auto, online, offline or disabled.
+        own: what `own_settings` returns.
+
+    Raises:
+        LookupError: online is wanted, and there are no credentials.
+    """
+    if wanted == "auto":
+        if own.mode == "disabled":
+            return "disabled"
+        return "online" if own.mode not in ("offline", "dryrun") and has_credentials(own.base_url) else "offline"
+    if wanted == "online" and not has_credentials(own.base_url):
+        raise LookupError("no key: run wandb login, or set WANDB_API_KEY")
+    return wanted
