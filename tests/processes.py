@@ -23,8 +23,10 @@ from pathlib import Path
 from s9.tracking.record import read_config
 from s9.tracking.status import read_status
 
-# Of others only: s9 itself is imported by each process, from where the test imports it.
-PRELOADED = ["albumentations", "filelock", "hydra", "matplotlib.pyplot", "sklearn.datasets", "torch._dynamo", "wandb"]
+# What every run uses, of others only: s9 itself is imported by each process, from where the test imports it. Not wandb,
+# which looks at the environment when it is imported.
+PRELOADED = ["filelock", "hydra", "matplotlib.backends.backend_agg", "matplotlib.figure", "sklearn.datasets"]
+PRELOADED += ["sklearn.metrics", "torch._dynamo"]
 QUICK = (
     *("data=digits", "model=strided", "aug=basic", "wandb=disabled", "trainer.device=cpu"),
     *("trainer.epochs=2", "trainer.steps_per_epoch=6", "trainer.batch_size=32", "trainer.save_every=0"),
