@@ -190,7 +190,7 @@ def _door(door: str, arguments: list[str], cwd: Path, environment: dict[str, str
     from s9 import command_line
     from s9.tracking import figures
 
-    if FIGURES not in environment:
+    if door == "train" and FIGURES not in environment:
         draw_all = figures.draw_all
         figures.draw_all = lambda folder: draw_all(folder) if read_config(folder).wandb.mode != "disabled" else []
 
