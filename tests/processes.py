@@ -36,7 +36,7 @@ SAME = (
     *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
     *("weights/final.safetensors", "weights/best.safetensors"),
 )
-FIGURES = "DRAW"  # in the environment of a run: its figures are drawn; else only where W&B is to have them
+FIGURES = "DRAW"  # in the environment of a run, DRAW="1": its figures are drawn; else only where W&B is to have them
 PR_SET_PDEATHSIG = 1  # of prctl.h
 PATIENCE_S = 100  # on a machine that does much else beside
 
