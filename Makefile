@@ -28,10 +28,10 @@ train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 	$(RUN) -m s9.train $(ARGS)
 
 test: $(STAMP) ## the tests that a person waits for: five minutes at most on two cores
-	$(RUN) -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## the other tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
-	$(RUN) -m pytest -q -n 2 --dist worksteal -m slow $(ARGS)
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 soak: $(STAMP) ## kill runs at 60 random instants, resume them, compare: four minutes, fifteen at most
 	$(RUN) tests/soak.py $(ARGS)

@@ -23,8 +23,10 @@ from pathlib import Path
 from s9.tracking.record import read_config
 from s9.tracking.status import read_status
 
-# Of others only: s9 itself is imported by each process, from where the test imports it.
-PRELOADED = ["albumentations", "filelock", "hydra", "matplotlib.pyplot", "sklearn.datasets", "torch._dynamo", "wandb"]
+# What every run uses, of others only: s9 itself is imported by each process, from where the test imports it. Not wandb,
+# which looks at the environment when it is imported.
+PRELOADED = ["filelock", "hydra", "matplotlib.backends.backend_agg", "matplotlib.figure", "sklearn.datasets"]
+PRELOADED += ["sklearn.metrics", "torch._dynamo"]
 QUICK = (
     *("data=digits", "model=strided", "aug=basic", "wandb=disabled", "trainer.device=cpu"),
     *("trainer.epochs=2", "trainer.steps_per_epoch=6", "trainer.batch_size=32", "trainer.save_every=0"),
@@ -34,7 +36,7 @@ SAME = (
     *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
     *("weights/final.safetensors", "weights/best.safetensors"),
 )
-FIGURES = "DRAW"  # in the environment of a run: its figures are drawn; else only where W&B is to have them
+FIGURES = "DRAW"  # in the environment of a run, DRAW="1": its figures are drawn; else only where W&B is to have them
 PR_SET_PDEATHSIG = 1  # of prctl.h
 PATIENCE_S = 100  # on a machine that does much else beside
 
@@ -188,7 +190,7 @@ def _door(door: str, arguments: list[str], cwd: Path, environment: dict[str, str
     from s9 import command_line
     from s9.tracking import figures
 
-    if FIGURES not in environment:
+    if door == "train" and FIGURES not in environment:
         draw_all = figures.draw_all
         figures.draw_all = lambda folder: draw_all(folder) if read_config(folder).wandb.mode != "disabled" else []
 

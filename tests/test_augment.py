@@ -55,9 +55,10 @@ print(sorted({"albumentations", "cv2"} & set(sys.modules)))
 
 @pytest.mark.parametrize(
     "backend, imported",
-    [("device", []), pytest.param("albumentations", ["albumentations", "cv2"], marks=pytest.mark.slow)],
+    [("device", []), ("albumentations", ["albumentations", "cv2"])],
     ids=BACKENDS,
 )
+@pytest.mark.slow
 def test_albumentations_is_imported_only_where_it_augments(backend: str, imported: list[str]) -> None:
     """It takes seconds."""
     command = [sys.executable, "-c", BUILD, *BACKENDS[backend]]

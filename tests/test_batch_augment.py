@@ -266,6 +266,7 @@ def test_what_is_no_transform_is_refused(target: str) -> None:
 # Beside albumentations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [np.mean, np.std], ids=["mean", "std"])
 @real_sets
 def test_5000_images_have_the_mean_and_spread_that_albumentations_gives_them(name: str, of: np.ufunc) -> None:

@@ -46,9 +46,10 @@ def start_bench(folder: Path, *arguments: str) -> Done:
     return doors.run(folder, "bench", *arguments, HOME=str(folder.parent), S9_CACHE=str(folder.parent / "cache"))
 
 
-@pytest.fixture(
-    scope="module", params=["augment", *(pytest.param(part, marks=pytest.mark.slow) for part in ("step", "epoch"))]
-)
+MEASURED = [pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
+
+
+@pytest.fixture(scope="module", params=MEASURED)
 def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Part, folder and process of one small measurement each."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -31,10 +31,9 @@ def s9(tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that a shell has started."""
+    """The folder of a finished run."""
     cwd = tmp_path_factory.mktemp("trained")
-    with doors.started(cwd, doors.shell("train", *SMALL, HERE, "trainer.epochs=2", "trainer.steps_per_epoch=2")) as run:
-        done = run.end()
+    done = doors.run(cwd, "train", *SMALL, HERE, "trainer.epochs=2", "trainer.steps_per_epoch=2")
     assert (done.returncode, done.stderr) == (0, "")
     (cwd / RUN / "screen.txt").write_text(done.stdout)
     return cwd / RUN
@@ -89,6 +88,16 @@ def test_a_run_prints_plain_lines_where_there_is_no_terminal(trained: Path) -> N
     said = (trained / "screen.txt").read_text()
     assert [line.split(":")[0] for line in said.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
     assert "\r" not in said
+
+
+@pytest.mark.slow
+def test_a_shell_gets_the_lines_and_the_exit_code_too(tmp_path: Path) -> None:
+    """Of a new python, whose start is seconds long."""
+    for arguments, code in (([], 0), (["data.val_size=5000"], 2)):
+        with doors.started(tmp_path, doors.shell("train", *SHORT, *arguments)) as run:
+            done = run.end()
+        assert done.returncode == code, done.stderr
+    assert len(list((tmp_path / "outputs").rglob("summary.json"))) == 1
 
 
 @pytest.mark.slow

@@ -373,6 +373,7 @@ import s9.data.image_augment
 """
 
 
+@pytest.mark.slow
 def test_albumentations_asks_no_index_for_a_newer_version() -> None:
     """Its import does, unless it is told not to before it is imported for the first time."""
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}

@@ -35,7 +35,6 @@ from tests.doors import (
     status,
     until,
 )
-from tests.processes import FIGURES
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
 
@@ -138,7 +137,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_ranks_leave_the_files_of_one(tmp_path: Path) -> None:
     for number in "12":
         devices = ["hydra.run.dir=" + number, "trainer.devices=" + number]
-        assert run(tmp_path, "train", *SHORT, *devices, **{FIGURES: "1"}).returncode == 0
+        assert run(tmp_path, "train", *SHORT, *devices, DRAW="1").returncode == 0
 
     def files(folder: Path) -> set[str]:
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -71,6 +71,7 @@ def test_help_imports_nothing_heavy(door: str) -> None:
     assert "s9" in found and found & set(HEAVY) == set()
 
 
+@pytest.mark.slow
 def test_a_run_that_augments_on_the_device_never_imports_albumentations(offline: dict[str, list[str]]) -> None:
     assert {"albumentations", "cv2"} & set(offline["at the end"]) == set()
 
@@ -81,6 +82,7 @@ def test_a_run_that_augments_image_by_image_imports_albumentations(without: dict
     assert {"albumentations", "cv2"} <= set(without["at the end"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["matplotlib", "wandb"])
 def test_what_is_not_needed_for_the_first_step_is_imported_after_the_data(
     offline: dict[str, list[str]], name: str

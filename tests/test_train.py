@@ -26,12 +26,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a few epochs on the digits, with W&B offline."""
     folder = tmp_path_factory.mktemp("finished")
     config = compose_config(
-        ["data=digits", "model=strided", "aug=full", *QUICK, "trainer.epochs=4", "wandb=offline", "wandb.tags=[a,b]"]
+        [
+            "data=digits",
+            "model=strided",
+            "aug=full",
+            *QUICK,
+            "trainer.epochs=4",
+            "trainer.steps_per_epoch=6",
+            "wandb=offline",
+            "wandb.tags=[a,b]",
+        ]
     )
     train(config, folder, command="python -m s9.train data=digits")
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_learns_the_digits(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:
     summary = train(digits(*QUICK, "trainer.epochs=6"), tmp_path)
     assert summary["test"]["accuracy"] > 0.9  # chance is 0.1; 0.95 to 0.98 was seen over seeds
