@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from s9.errors import UserError
+from s9.process import available_cores
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "albumentations", "wandb", "numpy")
 
@@ -86,13 +87,6 @@ def processor_name() -> str:
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
     return f"{name}, {available_cores()} cores"
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which in a container or a job are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def under_torchrun() -> bool:

@@ -52,6 +52,20 @@ def test_the_line_says_what_to_set_where_something_can_be_set(
     assert ("trainer.threads=1" in line) == advised
 
 
+@pytest.mark.parametrize(("spins", "advised"), [("0", False), ("300000", True)])
+def test_resuming_is_advised_where_the_threads_spin(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, spins: str, advised: bool
+) -> None:
+    """A process looks at what else runs when it starts."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", spins)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    shown = Progress(epochs=1)
+    with caplog.at_level(logging.WARNING):
+        for seconds in [0.5] * MANY_STEPS + [1.0] * 2 * MANY_STEPS:
+            shown.note_pace(seconds, "cpu")
+    assert ("interrupted and resumed" in caplog.messages[0]) == advised
+
+
 def test_scoring_and_saving_between_epochs_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

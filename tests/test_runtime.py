@@ -15,6 +15,7 @@ import torch
 
 from s9 import runtime
 from s9.errors import UserError
+from s9.process import available_cores
 
 CPU = torch.device("cpu")
 
@@ -141,11 +142,11 @@ def test_the_description_names_the_device() -> None:
 
 
 def test_there_are_no_more_cores_to_use_than_the_machine_has() -> None:
-    assert 1 <= runtime.available_cores() <= (os.cpu_count() or 1)
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
 def test_the_processor_is_named_with_its_cores() -> None:
-    assert runtime.processor_name().endswith(f", {runtime.available_cores()} cores")
+    assert runtime.processor_name().endswith(f", {available_cores()} cores")
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a person sees while a run trains: a bar in a terminal, one plain line an epoch elsewhere."""
 
 import logging
+import os
 import statistics
 import sys
 import time
@@ -51,14 +52,16 @@ class Progress:
         if slower is None:
             return
         usual, recent = slower
-        said = (
+        told = (
             f"steps take {recent / usual:.1f} times as long as before ({1000 * recent:.0f} ms, were {1000 * usual:.0f})"
         )
+        told += ": another program may be using this machine"
         threads = torch.get_num_threads() if device == "cpu" else 1
-        fewer = (
-            f"; where that lasts, a new run with trainer.threads={threads - 1} waits less for it" if threads > 1 else ""
-        )
-        log.warning("%s: another program may be using this machine%s", said, fewer)
+        if threads > 1:
+            told += f"; where that lasts, a run with trainer.threads={threads - 1} waits less for it"
+            if os.environ.get("GOMP_SPINCOUNT") != "0":  # its threads spin: see process.py
+                told += ", and so does this one once it is interrupted and resumed"
+        log.warning(told)
 
     def epoch_end(self, record: dict[str, float], val_size: int) -> None:
         """The epoch's line: train, val, learning rate, time, and what is left."""

@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from s9 import runtime
 from s9.errors import UserError
 from s9.interrupt import leave, shielded
+from s9.process import available_cores
 
 TIMEOUT = timedelta(minutes=10)  # for the slowest rank to arrive: val is scored by rank 0 alone
 
@@ -118,7 +119,7 @@ def joined(
         return
     if device.type == "cuda" and torch.cuda.device_count() < devices:
         raise UserError(f"trainer.devices={devices}: this machine has {torch.cuda.device_count()} GPUs")
-    threads = threads or max(1, runtime.available_cores() // devices)
+    threads = threads or max(1, available_cores() // devices)
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{Path(folder) / 'store'}"
         context = multiprocessing.get_context("spawn")
