@@ -297,7 +297,7 @@ def test_the_form_of_names_is_no_part_of_the_contents(load: Callable[..., ImageS
         for split in ("train", "test"):
             (root / split / name / f"{name}.png").rename(root / split / name / "0.png")
             (root / split / name).rename(root / split / "cat")
-    assert found[0].contents == found[1].contents and found[0].fingerprint == found[1].fingerprint
+    assert found[0].contents == found[1].contents and found[0].facts.fingerprint == found[1].facts.fingerprint
 
 
 # Contents
@@ -363,14 +363,14 @@ def test_a_changed_file_changes_the_contents_of_its_class_alone(
     differing = [
         (s, n) for s, of in before.contents.items() for n, entry in of.items() if after.contents[s][n] != entry
     ]
-    assert differing == [(split, "cat")] and after.fingerprint != before.fingerprint
+    assert differing == [(split, "cat")] and after.facts.fingerprint != before.facts.fingerprint
 
 
 def test_a_renamed_class_changes_the_fingerprint(load: Callable[..., ImageSet], root: Path) -> None:
     before = load(root)
     for split in ("train", "test"):
         rename_class(root, split, "lion")
-    assert load(root).fingerprint != before.fingerprint
+    assert load(root).facts.fingerprint != before.facts.fingerprint
 
 
 # More than 8 bits a channel

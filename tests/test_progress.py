@@ -5,7 +5,6 @@ import logging
 import pytest
 import torch
 
-from s9.tracking import progress
 from s9.tracking.progress import MANY_STEPS, Pace, Progress
 
 
@@ -68,7 +67,7 @@ def test_resuming_is_advised_where_the_threads_spin(
 
 def test_scoring_and_saving_between_epochs_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 100))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("s9.tracking.progress.time.monotonic", lambda: next(clock))
     shown = Progress(epochs=2)
     taken: list[float] = []
     monkeypatch.setattr(shown, "note_pace", lambda seconds, device: taken.append(seconds))
