@@ -36,7 +36,7 @@ CORRELATION = 5 / COUNT**0.5  # five standard deviations, since hundreds of pair
 OPTIONAL = [kind for kind in CLASSES if kind not in (Pad, RandomCrop)]  # those that p may leave out of some images
 
 Values = dict[str, np.ndarray]  # (COUNT,) each
-both_backends = pytest.mark.parametrize("backend", ["device", "albumentations"])
+both_backends = pytest.mark.parametrize("backend", ["device", pytest.param("albumentations", marks=pytest.mark.slow)])
 
 
 def parameters(transform: Any, shape: tuple[int, int, int], keys: tuple[str, ...]) -> list[tuple[Any, ...]]:

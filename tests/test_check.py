@@ -323,6 +323,7 @@ def test_overrides_that_break_a_rule_of_the_augmentation_fail_it_with_exit_code_
     assert (code, [name for name, word in words.items() if word == "FAIL"]) == (1, [rule])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "rule"), BREAKS_AUGMENTATION.values(), ids=BREAKS_AUGMENTATION)
 def test_albumentations_is_measured_as_the_device_is(overrides: list[str], rule: str) -> None:
     assert broken_by(*IMAGES, *overrides) == [rule]

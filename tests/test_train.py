@@ -17,6 +17,8 @@ from s9.config import Config
 from s9.errors import UserError
 from s9.run import train
 from s9.tracking import figures, record
+from tests.conftest import composed
+from tests.doors import SMALL
 
 QUICK = ("trainer.epochs=2", "trainer.batch_size=64", "optimizer=muon")
 
@@ -108,7 +110,7 @@ def test_a_stored_target_outside_the_allow_list_is_refused(digits: Callable[...,
         record.read_config(tmp_path)
 
 
-TRAINED = (*QUICK, "trainer.epochs=1", "trainer.steps_per_epoch=8", "aug=full", "model.dropout=0.1")
+TRAINED = [*SMALL, "trainer.epochs=1", "trainer.steps_per_epoch=8", "optimizer=muon", "aug=full", "model.dropout=0.1"]
 
 
 def differing(first: Path, second: Path) -> list[str]:
@@ -118,33 +120,31 @@ def differing(first: Path, second: Path) -> list[str]:
     return [key for key in ours if not torch.equal(ours[key], theirs[key])]
 
 
-def train_as(name: str, digits: Callable[..., Config], tmp_path: Path, *overrides: str) -> Path:
-    (tmp_path / name).mkdir()
-    train(digits(*TRAINED, *overrides), tmp_path / name)
-    return tmp_path / name
+def train_as(folder: Path, *overrides: str) -> Path:
+    folder.mkdir()
+    train(composed(*TRAINED, *overrides), folder)
+    return folder
 
 
-@pytest.fixture
-def once(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run, to compare others with."""
-    return train_as("once", digits, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw_all", lambda folder: [])
+        return train_as(tmp_path_factory.mktemp("short") / "once")
 
 
-def test_the_same_seed_gives_bit_identical_weights(once: Path, digits: Callable[..., Config], tmp_path: Path) -> None:
-    assert differing(once, train_as("again", digits, tmp_path)) == []
-    assert differing(once, train_as("of another seed", digits, tmp_path, "seed=1")) != []
+def test_the_same_seed_gives_bit_identical_weights(once: Path, tmp_path: Path, no_figures: None) -> None:
+    assert differing(once, train_as(tmp_path / "again")) == []
+    assert differing(once, train_as(tmp_path / "of another seed", "seed=1")) != []
 
 
-def test_the_loader_and_its_processes_do_not_change_the_weights(
-    once: Path, digits: Callable[..., Config], tmp_path: Path
-) -> None:
-    assert differing(once, train_as("workers", digits, tmp_path, "data.loader=workers", "data.workers=2")) == []
+def test_the_loader_and_its_processes_do_not_change_the_weights(once: Path, tmp_path: Path, no_figures: None) -> None:
+    assert differing(once, train_as(tmp_path / "workers", "data.loader=workers", "data.workers=2")) == []
 
 
-def test_averaged_weights_are_the_ones_tested_and_saved(
-    once: Path, digits: Callable[..., Config], tmp_path: Path
-) -> None:
-    assert "head.weight" in differing(once, train_as("averaged", digits, tmp_path, "trainer.ema_decay=0.9"))
+def test_averaged_weights_are_the_ones_tested_and_saved(once: Path, tmp_path: Path, no_figures: None) -> None:
+    assert "head.weight" in differing(once, train_as(tmp_path / "averaged", "trainer.ema_decay=0.9"))
 
 
 def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:
