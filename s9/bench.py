@@ -16,19 +16,19 @@ from s9.errors import UserError
 if TYPE_CHECKING:
     from s9.benchmarks.timing import Row
 
-PARTS = ("augment", "step", "epoch", "startup", "growth", "contention")
+PARTS = ("augment", "convolution", "step", "epoch", "startup", "growth", "contention")
 MODELS = ("reference", "strided", "dilated")
 SETS = ("basic", "full", "strong")
 OWN = {"bench": "all", "repeats": "5", "images": "10000", "out": ""}
 
-USAGE = """python -m s9.bench [bench=all|augment|step|epoch|startup|growth|contention] [repeats=5] [images=10000]
-                   [key=value ...]
+USAGE = """python -m s9.bench [bench=all|augment|convolution|step|epoch|startup|growth|contention] [repeats=5]
+                   [images=10000] [key=value ...]
 
 Times s9 against the naive way (float32, NCHW, DataLoader of two workers with albumentations per image), in turns.
 The images are those of data= (digits unless given: no download), repeated to what a part needs; images= is the size of
-bench=epoch. Other keys are those of s9.train, as trainer.device=cpu. Leave the machine alone while it runs.
-On two cores: augment 1 minute, step 2, epoch 3, startup 2, growth 6, contention
-(steps on the CPU beside busy programs that it starts) 9."""
+bench=epoch. Other keys are those of s9.train, as trainer.device=cpu. Leave the machine alone while it runs:
+contention, steps on the CPU beside busy programs, starts those itself.
+On two cores: augment 1 minute, convolution 1, step 2, epoch 3, startup 2, growth 6, contention 5."""
 
 
 def main(arguments: list[str]) -> None:
@@ -60,8 +60,10 @@ def main(arguments: list[str]) -> None:
             f"images={images}: must be two batches or more (trainer.batch_size={reference.trainer.batch_size})"
         )
 
+    import torch
+
     from s9 import runtime
-    from s9.benchmarks import contention, measures
+    from s9.benchmarks import contention, convolutions, measures
     from s9.data import sources
 
     device = runtime.pick_device(reference.trainer.device)
@@ -80,6 +82,9 @@ def main(arguments: list[str]) -> None:
             case "augment":
                 sets = {name: config_of(f"aug={name}").aug for name in SETS}
                 new = measures.augmentation(sets, data, device, repeats)
+            case "convolution":
+                low = (torch.bfloat16,) if runtime.has_real_bfloat16(torch.device("cpu")) else ()
+                new = list(convolutions.convolutions(4 * repeats, (torch.float32, *low)))
             case "step":
                 configs = {name: config_of(f"model={name}", "aug=full") for name in MODELS}
                 new = measures.step(configs, data, device, 4 * repeats)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from s9 import runtime
-from s9.benchmarks import contention, measures
+from s9.benchmarks import contention, convolutions, measures
 from s9.benchmarks.timing import Row
 from s9.command_line import compose_config
 from s9.data import sources
@@ -153,7 +153,7 @@ def test_an_epoch_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["bench=fast"], "error: bench=fast: must be all, augment, step, epoch, startup, growth"),
+        (["bench=fast"], "error: bench=fast: must be all, augment, convolution, step, epoch, startup, growth"),
         (["repeats=0"], "error: repeats=0: must be a whole number of 1 or more"),
         (["images=ten"], "error: images=ten: must be a whole number of 1 or more"),
         (["images=²"], "error: images=²: must be a whole number of 1 or more"),
@@ -185,7 +185,9 @@ def test_a_wrong_value_is_one_line_and_exit_code_2_and_leaves_nothing(
 
 def test_help_says_the_usage(tmp_path: Path) -> None:
     done = doors.run(tmp_path, "bench", "--help")
-    assert done.returncode == 0 and done.stdout.startswith("python -m s9.bench [bench=all|augment|step|epoch|")
+    assert done.returncode == 0 and done.stdout.startswith(
+        "python -m s9.bench [bench=all|augment|convolution|step|epoch|"
+    )
 
 
 def test_help_needs_no_torch() -> None:
@@ -250,3 +252,10 @@ def test_contention_has_each_way_of_waiting_beside_busy_programs(monkeypatch: py
     assert [row.what for row in rows] == [f"strided, 1 busy programs, {way}" for way in contention.WAYS]
     assert all(math.isfinite(row.median) and row.median > 0 for row in rows)
     assert os.environ.get("GOMP_SPINCOUNT") == before
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_convolution_has_torchs_own_form_and_ours_of_each_case(precision: torch.dtype) -> None:
+    rows = list(convolutions.convolutions(1, (precision,)))
+    assert [row.what.rpartition(", ")[2] for row in rows] == ["torch", "s9"] * len(convolutions.CASES)
+    assert all(math.isfinite(row.median) and row.median > 0 for row in rows)
