@@ -49,6 +49,7 @@ class WandbLog:
         self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.give_up_start_at = time.monotonic() + self.timeout + INIT_GRACE_S
         self.started = threading.Event()
+        self.given_up = False
         # A daemon, since python waits for other threads when it ends.
         self.thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         if self.mode == "disabled":
@@ -92,7 +93,7 @@ class WandbLog:
         try:
             yield
         except Exception as error:
-            if self.run is not None:  # without a run every call fails, and that was said once
+            if self.run is not None and not self.given_up:  # without a run every call fails, and that was said once
                 log.warning("W&B did not take %s (%s)", what, _in_one_line(error))
 
     def _later(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -183,7 +184,8 @@ class WandbLog:
         except TimeoutError:
             self._say_unfinished(self.timeout)
         except Exception as error:
-            log.warning("W&B did not take the end of the run (%s)", _in_one_line(error))
+            if not self.given_up:
+                log.warning("W&B did not take the end of the run (%s)", _in_one_line(error))
         self.run = None
 
     def _supersede(self) -> None:
@@ -197,7 +199,9 @@ class WandbLog:
                 older.with_name(f"{older.name}.synced").touch()
 
     def _say_unfinished(self, waited_s: float) -> None:
-        rest = f"; to send the rest: wandb sync {self._place()}" if self.run is not None else ""
+        self.given_up = True  # what fails from here on fails because the process ends
+        online = " --include-online" if self.mode == "online" else ""  # else W&B skips a folder that is not offline's
+        rest = f"; to send the rest: wandb sync{online} {self._place()}" if self.run is not None else ""
         log.warning("W&B has not taken everything within %.0f s%s", waited_s, rest)
 
     def _place(self) -> Path:
