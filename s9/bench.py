@@ -108,7 +108,7 @@ def line(row: "Row") -> str:
     """`step  reference, batch 128, s9   2,600 images/s  (2,480 to 2,660)  2.55 x naive`."""
     digits = 0 if row.median >= 100 else 2
     spread = f"({row.low:,.{digits}f} to {row.high:,.{digits}f})" if row.repeats > 1 else "(once)"
-    text = f"{row.part:<9}{row.what:<52}{row.median:>10,.{digits}f} {row.unit:<14} {spread:<22}"
+    text = f"{row.part:<12}{row.what:<52}{row.median:>10,.{digits}f} {row.unit:<14} {spread:<22}"
     return text + (f"{row.ratio:.2f} x" if row.ratio else "")
 
 

@@ -17,11 +17,14 @@ def main(arguments: list[str]) -> None:
 
     from s9.tracking import figures
 
-    drawn = figures.draw_all(folder)
-    if not drawn:
+    failed: list[str] = []
+    drawn = figures.draw_all(folder, failed.append)
+    if not drawn and not failed:
         raise UserError(f"run={folder}: holds no files of a run; wanted metrics.jsonl, samples.npz or predictions.npz")
     for path in drawn:
         print(path)
+    if failed:
+        raise UserError("; ".join(line.partition("; later")[0] for line in failed))
 
 
 if __name__ == "__main__":

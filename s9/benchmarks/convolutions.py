@@ -1,4 +1,4 @@
-"""Forward and backward of single convolutions: the form that s9 takes on a CPU, beside torch's own of the same numbers."""
+"""Forward and backward of single convolutions: the form that s9 takes on a CPU beside torch's own."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

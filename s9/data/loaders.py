@@ -137,9 +137,14 @@ class WorkerBatches:
     def __iter__(self) -> Iterator[IndexedBatch]:
         with shielded():
             batches = iter(self.loader)  # starts the workers
-        for batch in batches:
-            images, labels, index = (part.to(self.device, non_blocking=True) for part in batch)
-            yield images, labels, index
+        try:
+            for batch in batches:
+                images, labels, index = (part.to(self.device, non_blocking=True) for part in batch)
+                yield images, labels, index
+        except RuntimeError:  # a worker is gone; another, told to end in the midst of it, may print a traceback
+            for process in getattr(batches, "_workers", []):
+                process.kill()
+            raise
 
 
 class AugmentedImages(Dataset[IndexedBatch]):

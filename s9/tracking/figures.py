@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ MOST_NAMED = 30  # classes whose names are written beside the confusion matrix
 TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
 
 
-def draw_all(folder: Path) -> list[Path]:
-    """Draws each figure whose file is there, by itself: one that cannot be drawn costs that one and a warning.
+def draw_all(folder: Path, failed: Callable[[str], object] = log.warning) -> list[Path]:
+    """Draws each figure whose file is there, by itself; returns the paths of the pictures.
 
-    Returns the paths of the pictures.
+    Args:
+        failed: is told of each figure that cannot be drawn, in one line.
     """
     (folder / record.FIGURES).mkdir(exist_ok=True)
     drawn = []
@@ -38,12 +40,8 @@ def draw_all(folder: Path) -> list[Path]:
                 drawn.append(draw(folder))
             except Exception as error:  # no run is lost for want of a picture
                 reason = " ".join(str(error).split()) or type(error).__name__
-                log.warning(
-                    "%s cannot be drawn (%s); later: python -m s9.report run=%s",
-                    draw.__name__.replace("_", " "),
-                    reason,
-                    folder,
-                )
+                name = draw.__name__.replace("_", " ")
+                failed(f"{name} cannot be drawn ({reason}); later: python -m s9.report run={folder}")
     return drawn
 
 
@@ -62,20 +60,38 @@ def _show(axes: Axes, image: np.ndarray) -> None:
     axes.spines[:].set_visible(False)
 
 
+def _mosaic(images: np.ndarray, gap_y: int, gap_x: int) -> np.ndarray:
+    """uint8 (rows, columns, H, W, 3) as one picture with gaps; an Axes for each image takes seconds to lay out."""
+    rows, columns, height, width, _ = images.shape
+    picture = np.full((rows * (height + gap_y) - gap_y, columns * (width + gap_x) - gap_x, 3), 255, np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        y, x = row * (height + gap_y), column * (width + gap_x)
+        picture[y : y + height, x : x + width] = images[row, column]
+    return picture
+
+
 def augmentation_grid(folder: Path) -> Path:
     """A column an image: as it is, then as training sees it in the first epochs."""
     samples = record.read_arrays(folder / record.SAMPLES)
     count, epochs = samples["augmented"].shape[:2]
+    images = np.concatenate([samples["original"][None], samples["augmented"].swapaxes(0, 1)])
+    size = images.shape[2]
+    gap = max(1, size // 16)
     figure = Figure(figsize=(1.05 * count + 0.7, 1.05 * (epochs + 1) + 0.5), layout="constrained")
-    grid = figure.subplots(epochs + 1, count, squeeze=False)
-    for column in range(count):
-        _show(grid[0][column], samples["original"][column])
-        grid[0][column].set_title(str(samples["names"][column]), fontsize=8, parse_math=False)
-        for epoch in range(epochs):
-            _show(grid[epoch + 1][column], samples["augmented"][column, epoch])
-    for row in range(epochs + 1):
-        grid[row][0].set_ylabel("as it is" if row == 0 else f"epoch {row}", fontsize=8)
+    axes = figure.subplots()
+    _show(axes, _mosaic(images, gap, gap))
+    names = [_short(str(name), 14) for name in samples["names"]]
+    axes.set_xticks(_middles(count, size, gap), names, fontsize=8, parse_math=False)
+    axes.set_yticks(
+        _middles(epochs + 1, size, gap), ["as it is", *(f"epoch {n + 1}" for n in range(epochs))], fontsize=8
+    )
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     return _save(figure, folder, "augmentation")
+
+
+def _middles(count: int, size: int, gap: int) -> np.ndarray:
+    """Of the images of a mosaic along one side, in its pixels."""
+    return np.arange(count) * (size + gap) + (size - 1) / 2
 
 
 def curves(folder: Path) -> Path:
@@ -107,17 +123,21 @@ def misclassified_grid(folder: Path, columns: int = 8) -> Path:
     names, worst = stored["class_names"], stored["worst"]
     preds = stored["probs"].argmax(1)
     rows = max(1, -(-len(worst) // columns))
+    height, width = stored["worst_images"].shape[1:3]
+    gap_y, gap_x = round(0.55 * height), max(1, width // 6)  # above and below each image stands a line
+    images = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    images[: len(worst)] = stored["worst_images"]
     figure = Figure(figsize=(1.35 * columns, 1.75 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, index, image in zip(grid, worst, stored["worst_images"], strict=False):
-        axes.set_axis_on()
-        _show(axes, image)
+    axes = figure.subplots()
+    _show(axes, _mosaic(images.reshape(rows, columns, height, width, 3), gap_y, gap_x))
+    for place, index in enumerate(worst):
+        x = _middles(columns, width, gap_x)[place % columns]
+        y = place // columns * (height + gap_y)
         label, pred = stored["labels"][index], preds[index]
         sure = f"{100 * stored['probs'][index, pred]:.0f} %"
-        axes.set_title(f"{names[label]}", fontsize=8, color=TEST, pad=3, parse_math=False)
-        axes.set_xlabel(f"{names[pred]}, {sure}", fontsize=8, color=VAL, labelpad=2, parse_math=False)
+        style = {"ha": "center", "fontsize": 8, "parse_math": False}
+        axes.text(x, y - 0.06 * height, _short(str(names[label]), 16), va="bottom", color=TEST, **style)
+        axes.text(x, y + 1.03 * height, f"{_short(str(names[pred]), 12)}, {sure}", va="top", color=VAL, **style)
     wrong = int((preds != stored["labels"]).sum())
     figure.suptitle(
         f"{wrong:,} of {len(preds):,} test images wrong; the surest first (true above, predicted below)", fontsize=10
