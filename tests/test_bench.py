@@ -254,6 +254,7 @@ def test_contention_has_each_way_of_waiting_beside_busy_programs(monkeypatch: py
     assert os.environ.get("GOMP_SPINCOUNT") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_convolution_has_torchs_own_form_and_ours_of_each_case(precision: torch.dtype) -> None:
     rows = list(convolutions.convolutions(1, (precision,)))

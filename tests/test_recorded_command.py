@@ -32,6 +32,7 @@ def pasted(folder: Path, recorded: str) -> Path:
     return made.parent
 
 
+@pytest.mark.slow
 def test_of_a_run_it_gives_the_same_run(tmp_path: Path, own_configs: Path) -> None:
     flags = ("--config-dir", str(own_configs), "experiment=mine")
     first = run(tmp_path, "train", *flags, *SHORT, *AWKWARD, HERE)
