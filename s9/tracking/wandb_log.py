@@ -200,7 +200,8 @@ class WandbLog:
 
     def _say_unfinished(self, waited_s: float) -> None:
         self.given_up = True  # what fails from here on fails because the process ends
-        # W&B skips a folder that is not offline's, and adds its rows to those that it has: a run of its own has each once.
+        # `wandb sync` skips a folder that is not offline's, and adds its rows to those that the server has: only under
+        # another id has the run every epoch once. The folder of a resumed run has not all of them.
         rest = ""
         if self.run is not None:
             own = "" if self.earlier else f" --id {self.run.id}-whole"
