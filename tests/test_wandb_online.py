@@ -283,7 +283,8 @@ def test_what_a_server_that_never_comes_back_lacks_can_be_sent_later(tmp_path: P
     line = next(line for line in done.stdout.splitlines() if "W&B has not taken everything" in line)
     server.start()
     sync(tmp_path, server, *line.partition("wandb sync ")[2].split())
-    assert received(server.run.epochs) == lines(tmp_path / RUN)
+    whole = server.runs[f"{status(tmp_path / RUN)['wandb_id']}-whole"]
+    assert received(whole.epochs) == lines(tmp_path / RUN)
 
 
 # Offline, killed, resumed and sent

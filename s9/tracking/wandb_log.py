@@ -200,8 +200,13 @@ class WandbLog:
 
     def _say_unfinished(self, waited_s: float) -> None:
         self.given_up = True  # what fails from here on fails because the process ends
-        online = " --include-online" if self.mode == "online" else ""  # else W&B skips a folder that is not offline's
-        rest = f"; to send the rest: wandb sync{online} {self._place()}" if self.run is not None else ""
+        # `wandb sync` skips a folder that is not offline's, and adds its rows to those that the server has: only under
+        # another id has the run every epoch once. The folder of a resumed run has not all of them.
+        rest = ""
+        if self.run is not None:
+            own = "" if self.earlier else f" --id {self.run.id}-whole"
+            options = f" --include-online{own}" if self.mode == "online" else ""
+            rest = f"; to send it later: wandb sync{options} {self._place()}"
         log.warning("W&B has not taken everything within %.0f s%s", waited_s, rest)
 
     def _place(self) -> Path:
