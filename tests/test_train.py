@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from s9.command_line import compose_config
 from s9.config import Config
+from s9.data.cifar10 import CLASS_NAMES
 from s9.errors import UserError
 from s9.run import train
 from s9.tracking import figures, record
@@ -200,13 +201,20 @@ def test_wandb_leaves_an_offline_run_that_its_command_line_reads_back(finished: 
 @pytest.mark.real
 @pytest.mark.slow
 def test_a_short_run_on_the_real_images_learns(cifar10_images: Path, tmp_path: Path) -> None:
+    """100 steps on a tenth of them."""
+    some = tmp_path / "cifar10-images"
+    for split, count in (("train", 500), ("test", 100)):
+        for name in CLASS_NAMES:
+            (some / split / name).mkdir(parents=True)
+            for path in sorted((cifar10_images / split / name).iterdir())[:count]:
+                (some / split / name / path.name).symlink_to(path)
     config = compose_config(
         [
-            *("data=folder", f"data.root={cifar10_images}", "experiment=s9", "model=strided", "wandb=disabled"),
-            *("trainer.epochs=1", "trainer.steps_per_epoch=100"),
+            *("data=folder", f"data.root={some}", "data.val_size=500", "experiment=s9", "model=strided"),
+            *("trainer.epochs=4", "trainer.steps_per_epoch=25", "wandb=disabled"),
         ]
     )
     summary = train(config, tmp_path)
     assert summary["data"] == "CIFAR-10 (JPEG)"
-    assert summary["test"]["accuracy"] > 0.35  # chance is 0.1; about 0.5 was seen
+    assert summary["test"]["accuracy"] > 0.25  # chance is 0.1
     assert json.loads((tmp_path / record.SUMMARY).read_text())["parameters"] < 200_000

@@ -15,7 +15,7 @@ from wandb.errors import AuthenticationError
 from wandb.sdk.lib import wbauth
 
 from s9.tracking.wandb_mode import has_credentials, own_settings, pick_mode
-from tests.doors import HERE, SHORT, command, environment
+from tests.doors import HERE, SHORT, environment, shell
 from tests.wandb_server import KEY, WandbServer
 
 FORGE, CLASSIC = "api.forge.coreweave.com", "api.wandb.ai"  # the first is what `wandb login` of 0.31 writes
@@ -166,7 +166,7 @@ def test_nothing_is_asked_on_a_terminal(tmp_path: Path, mode: str) -> None:
     short = [word for word in SHORT if word != "wandb=disabled"]
     person, terminal = pty.openpty()
     done = subprocess.run(
-        command("train", *short, HERE, f"wandb={mode}"),
+        shell("train", *short, HERE, f"wandb={mode}"),
         cwd=tmp_path,
         env=environment(tmp_path),
         stdin=terminal,
