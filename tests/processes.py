@@ -192,7 +192,11 @@ def _door(door: str, arguments: list[str], cwd: Path, environment: dict[str, str
 
     if door == "train" and FIGURES not in environment:
         draw_all = figures.draw_all
-        figures.draw_all = lambda folder: draw_all(folder) if read_config(folder).wandb.mode != "disabled" else []
+
+        def where_wandb_has_them(folder: Path, *_: object) -> list[Path]:
+            return draw_all(folder) if read_config(folder).wandb.mode != "disabled" else []
+
+        setattr(figures, "draw_all", where_wandb_has_them)  # noqa: B010  # mypy refuses to assign to a function
 
     try:
         command_line.open_door(importlib.import_module(f"s9.{door}").main)

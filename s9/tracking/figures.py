@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -135,7 +136,7 @@ def misclassified_grid(folder: Path, columns: int = 8) -> Path:
         y = place // columns * (height + gap_y)
         label, pred = stored["labels"][index], preds[index]
         sure = f"{100 * stored['probs'][index, pred]:.0f} %"
-        style = {"ha": "center", "fontsize": 8, "parse_math": False}
+        style: dict[str, Any] = {"ha": "center", "fontsize": 8, "parse_math": False}
         axes.text(x, y - 0.06 * height, _short(str(names[label]), 16), va="bottom", color=TEST, **style)
         axes.text(x, y + 1.03 * height, f"{_short(str(names[pred]), 12)}, {sure}", va="top", color=VAL, **style)
     wrong = int((preds != stored["labels"]).sum())
