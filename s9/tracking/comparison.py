@@ -5,7 +5,7 @@ from typing import Any
 
 # What a number may depend on beside the weights and the images; with the same of these it is the same to the last bit.
 SAME_MACHINE = ("processor", "capability", "device", "system", "threads", "precision", "torch")
-# frontier, trained in bfloat16 and scored in float32 on another processor, differs by 0.0006 and 0.0002 (15,000 images).
+# frontier, trained in bfloat16, scored in float32 on another processor, differs by 0.0006 and 0.0002 (15,000 images).
 ROUNDING = {"accuracy": 0.003, "accuracy_flip": 0.003, "loss": 0.01}
 
 
