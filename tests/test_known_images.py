@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from s9.command_line import compose_config
 from s9.data import sources
 from s9.data.image_set import ImageFacts, ImageSet, Split, in_short
 from s9.errors import UserError
+from s9.interrupt import Interrupted
 from s9.prepared import runs_of
 from s9.run import train
 from s9.tracking import figures, record
+from s9.tracking.status import is_done, read_status
 from tests.doors import SMALL
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -255,3 +258,21 @@ def test_a_run_whose_folder_has_a_colon_in_its_name_can_be_named(
 def test_the_file_is_plain_json(made: Path) -> None:
     stored = json.loads((made / "run" / record.IMAGES).read_text())
     assert stored["class_names"] == list(CLASSES) and stored["image_size"] == 32
+
+
+def killed_while_drawing(folder: Path) -> list[Path]:
+    """Stands for the figures: what is on disk by then."""
+    assert read_status(folder)["state"] in ("running", "done")
+    if (folder / record.SUMMARY).exists():
+        assert is_done(folder)
+        raise Interrupted(signal.SIGTERM)
+    return []
+
+
+def test_a_run_that_is_ended_while_it_draws_is_done(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "draw_all", lambda folder: killed_while_drawing(folder))
+    with pytest.raises(Interrupted):
+        train(record.read_config(made / "run"), tmp_path)
+    assert is_done(tmp_path) and (tmp_path / record.FINAL).exists()

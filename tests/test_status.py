@@ -167,3 +167,16 @@ def test_what_a_killed_process_has_forked_holds_nothing(tmp_path: Path) -> None:
         free = is_free(tmp_path)
         os.killpg(process.pid, signal.SIGKILL)
     assert free
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted"])
+def test_what_comes_after_a_run_is_done_takes_nothing_from_it(tmp_path: Path, state: str) -> None:
+    """Its figures and W&B are optional."""
+    status = Status(tmp_path, FACTS)
+    status.set("done", minutes=1.5)
+    status.end(state, reason="while drawing")
+    assert read_status(tmp_path).items() >= {"state": "done", "minutes": 1.5}.items()
+    other = tmp_path / "other"
+    other.mkdir()
+    Status(other, FACTS).end(state, reason="while training")
+    assert read_status(other)["state"] == state
