@@ -78,7 +78,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, homes: Path) -> None:
     monkeypatch.setattr(socket.socket, "connect", loopback_only)
     home = homes / str(next(_homes))
     home.mkdir()
-    for key in [k for k in os.environ if k.startswith("WANDB_")]:
+    # WANDB_SERVICE is W&B's note of its own process: brought back after a test that has ended that, it would mislead.
+    for key in [k for k in os.environ if k.startswith("WANDB_") and k != "WANDB_SERVICE"]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("S9_CACHE", str(home / "cache"))

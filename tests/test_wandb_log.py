@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import struct
 import subprocess
@@ -301,6 +302,29 @@ def test_two_runs_in_one_process_are_two_wandb_runs(wandb_log: Logs, tmp_path: P
         log.finish(0)
     runs = [path.name for path in tmp_path.glob("*/wandb/offline-run-*")]
     assert len(set(runs)) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds W&B's process in /proc")
+def test_a_run_after_one_whose_wandb_was_killed_has_a_wandb_of_its_own(wandb_log: Logs, tmp_path: Path) -> None:
+    """As the next job of a sweep, which runs in the same process."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        log = wandb_log("wandb=offline", folder=tmp_path / name)
+        log.started.wait(60)
+        assert log.mode == "offline"
+        log.log_epoch({"epoch": 1, "val/accuracy": 0.5})
+        log.finish(0)
+        if name == "first":
+            for pid in wandbs_processes():
+                os.kill(pid, signal.SIGKILL)
+    assert len(list(tmp_path.glob("second/wandb/offline-run-*/*.wandb"))) == 1
+
+
+def wandbs_processes() -> list[int]:
+    """Those that this process has started."""
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = [int(pid) for path in children for pid in path.read_text().split()]
+    return [pid for pid in pids if b"wandb" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])

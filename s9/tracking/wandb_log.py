@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -28,6 +28,7 @@ log = logging.getLogger("s9")
 MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
 PAIRS_SHOWN = 100
 BEST = {"val/accuracy": "max", "val/loss": "min"}  # what the summary shows of them
+GONE = ("Failed to connect to service", "MailboxClosedError")  # as W&B says that its own process was killed
 INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
 
 
@@ -71,7 +72,7 @@ class WandbLog:
                 if self.mode != "disabled":
                     # W&B keeps the id of a run that failed to start, and would refuse it.
                     own_id = run_id if mode == wanted else f"{run_id}-offline"
-                    self.run = _init(config, own, folder, group, own_id, self.mode)
+                    self.run = _init_anew(config, own, folder, group, own_id, self.mode)
                 break
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
                 log.warning("W&B %s did not start (%s)", self.mode, _in_one_line(error))
@@ -212,6 +213,20 @@ class WandbLog:
     def _place(self) -> Path:
         """The folder that `wandb sync` sends."""
         return Path(self.run.dir).parent
+
+
+def _init_anew(*arguments: Any) -> Any:
+    """The same as `_init`, with a new process of W&B's where that of this process's earlier runs is gone."""
+    try:
+        return _init(*arguments)
+    except Exception as error:
+        if not any(words in f"{type(error).__name__}: {error}" for words in GONE):
+            raise
+        import wandb
+
+        with suppress(Exception):
+            wandb.teardown()
+        return _init(*arguments)
 
 
 def _init(config: Config, own: Any, folder: Path, group: str | None, run_id: str, mode: str) -> Any:
