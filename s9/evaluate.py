@@ -6,12 +6,13 @@ from pathlib import Path
 from s9 import command_line
 from s9.errors import UserError
 
-USAGE = """python -m s9.evaluate run=outputs/<date>/<time>-<suffix> [weights=final|best] [split=test|val] [precision=]
+USAGE = """python -m s9.evaluate run=outputs/<date>/<time>-<suffix> [weights=final|best] [split=test|val]
+                      [precision=auto|float32|bfloat16]
 
 Loads the run's configuration, data and weights and scores them; changes nothing in the folder.
 On the machine that trained it, the final weights give the numbers of summary.json to the last digit. Another processor
 or precision rounds differently, and that is said; precision=float32 on both machines comes nearest to the same.
-precision= auto (as the run was trained, where this machine can), float32, bfloat16.
+precision=auto: as the run was trained, where this machine can.
 Exit code 1: other numbers on the same machine and in the same precision; 2: it cannot be scored."""
 
 ALLOWED = {"weights": ("final", "best"), "split": ("test", "val"), "precision": ("auto", "float32", "bfloat16")}
