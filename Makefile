@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP) ## train on the embedded digits, about a minute: no download, no account
-	$(RUN) -m s9.train data=digits experiment=s9 model=strided aug=none trainer.epochs=8 trainer.batch_size=64 wandb=offline
+	$(RUN) -m s9.train data=digits aug=none trainer.epochs=8 trainer.batch_size=64 wandb=offline
 
 train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 	$(RUN) -m s9.train $(ARGS)

@@ -6,7 +6,7 @@ import sys
 if sys.argv[:1] == ["-m"]:  # a door is being started: Ctrl-C while it imports ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from s9.process import share_cores
+from s9.system.process import share_cores
 
 __version__ = "0.1.0"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from s9 import command_line
-from s9.errors import UserError
+from s9.cli.door import key_values, open_door
+from s9.system.errors import UserError
 
 USAGE = """python -m s9.report run=outputs/<date>/<time>-<suffix>
 
@@ -11,21 +11,23 @@ Draws augmentation, curves, misclassified and confusion from the files in the fo
 
 
 def main(arguments: list[str]) -> None:
-    folder = Path(command_line.key_values(arguments, {"run": None}, USAGE)["run"])
-    if not folder.is_dir():
-        raise UserError(f"run={folder}: there is no such folder")
+    path = Path(key_values(arguments, {"run": None}, USAGE)["run"])
+    if not path.is_dir():
+        raise UserError(f"run={path}: there is no such folder")
 
-    from s9.tracking import figures
+    from s9.tracking.figures import draw_all
+    from s9.tracking.folder import RunFolder
 
-    failed: list[str] = []
-    drawn = figures.draw_all(folder, failed.append)
+    folder, failed = RunFolder(path), list[str]()
+    drawn = draw_all(folder, failed.append)
     if not drawn and not failed:
-        raise UserError(f"run={folder}: holds no files of a run; wanted metrics.jsonl, samples.npz or predictions.npz")
-    for path in drawn:
-        print(path)
+        wanted = ", ".join(file.name for file in (folder.metrics, folder.samples, folder.predictions))
+        raise UserError(f"run={path}: holds no files of a run; wanted one of {wanted}")
+    for picture in drawn:
+        print(picture)
     if failed:
         raise UserError("; ".join(line.partition("; later")[0] for line in failed))
 
 
 if __name__ == "__main__":
-    command_line.open_door(main)
+    open_door(main, USAGE)

@@ -16,8 +16,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
-from s9.command_line import compose_config
-from s9.config import Config
+from s9.cli.compose import compose_config
+from s9.config.schema import Config
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 def has_bfloat16() -> bool:
     import torch
 
-    from s9.runtime import has_real_bfloat16
+    from s9.system.compute import has_real_bfloat16
 
     return has_real_bfloat16(torch.device("cpu"))
 

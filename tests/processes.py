@@ -6,9 +6,9 @@ takes seconds more. What takes most of a short run is left out where it is not a
 
 import atexit
 import ctypes
-import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from s9.tracking.record import read_config
-from s9.tracking.status import read_status
+from s9.tracking.folder import RunFolder
 
 # What every run uses, of others only: s9 itself is imported by each process, from where the test imports it. Not wandb,
 # which looks at the environment when it is imported.
@@ -162,7 +161,7 @@ def reached_step(folder: Path, step: int) -> Callable[[], bool]:
 
 
 def state(folder: Path) -> str:
-    return str(read_status(folder).get("state", "none"))
+    return str(RunFolder(folder).read_status().get("state", "none"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -187,19 +186,18 @@ def _door(door: str, arguments: list[str], cwd: Path, environment: dict[str, str
     for stream, place in ((2, err), (1, out)):  # `out` last: when it is there, all is
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     sys.argv = [f"{door}.py", *arguments]
-    from s9 import command_line
     from s9.tracking import figures
 
     if door == "train" and FIGURES not in environment:
         draw_all = figures.draw_all
 
-        def where_wandb_has_them(folder: Path, *_: object) -> list[Path]:
-            return draw_all(folder) if read_config(folder).wandb.mode != "disabled" else []
+        def where_wandb_has_them(folder: RunFolder, *_: object) -> list[Path]:
+            return draw_all(folder) if folder.read_config().wandb.mode != "disabled" else []
 
         setattr(figures, "draw_all", where_wandb_has_them)  # noqa: B010  # mypy refuses to assign to a function
 
     try:
-        command_line.open_door(importlib.import_module(f"s9.{door}").main)
+        runpy.run_module(f"s9.{door}", run_name="__main__", alter_sys=True)
     finally:  # multiprocessing leaves out what was registered for the end of python
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -2,6 +2,7 @@
 
 import functools
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,22 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from s9.command_line import groups
-from s9.config import LayerConfig, ModelConfig
-from s9.errors import UserError
-from s9.models.analysis import (
-    TABLE_COLUMNS,
-    LayerRow,
-    describe,
-    layer_table,
-    model_facts,
-    table_cells,
-    table_lines,
-)
+from s9.cli.help import groups
+from s9.config.model import LayerConfig, ModelConfig
+from s9.data.sources.cifar10 import FACTS
+from s9.models.analysis import TABLE_COLUMNS, LayerRow, describe, layer_table, model_facts, table_cells, table_lines
 from s9.models.s9net import S9Net
+from s9.system.errors import UserError
 from tests.conftest import composed
 
 MODELS = groups()["model"]
+FACTS_64 = replace(FACTS, image_size=64)
 Rows = dict[str, dict[str, Any]]
 
 
@@ -65,7 +60,7 @@ def random_config(seed: int) -> ModelConfig:
 
 def constant_network(config: ModelConfig, image_size: int) -> S9Net:
     """Built with every weight of a filter equal and positive: no path from a pixel to an output cancels another."""
-    model = S9Net(config, 10, image_size).eval()
+    model = S9Net(config, replace(FACTS, image_size=image_size)).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
@@ -125,7 +120,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 @every_config
 def test_receptive_field_is_the_side_of_the_footprint_of_the_gradient(config: ModelConfig) -> None:
-    field = model_facts(config, 10, 64).receptive_field
+    field = model_facts(config, FACTS_64).receptive_field
     assert side_lengths(middle_footprints(config)[0]) == (field, field)
 
 
@@ -163,13 +158,13 @@ def test_receptive_field_of_the_average_is_that_of_all_its_positions_together(se
 
 @every_config
 def test_parameters_are_those_of_the_built_network(config: ModelConfig) -> None:
-    built = sum(p.numel() for p in S9Net(config, 10, 64).parameters())
-    assert model_facts(config, 10, 64).parameters == built
+    built = sum(p.numel() for p in S9Net(config, FACTS_64).parameters())
+    assert model_facts(config, FACTS_64).parameters == built
 
 
 @every_config
 def test_parameters_of_each_row_are_those_of_its_layer(config: ModelConfig) -> None:
-    model = S9Net(config, 10, 64)
+    model = S9Net(config, FACTS_64)
     table = {row.name: row.parameters for row in layer_table(config, 10, 64)}
     built = {name.replace("_", "."): sum(p.numel() for p in m.parameters()) for name, m in model.layers.items()}
     assert {name: table[name] for name in built} == built
@@ -197,7 +192,7 @@ def counted(config: ModelConfig, image_size: int) -> tuple[dict[str, int], dict[
 
         return hook
 
-    model = S9Net(config, 10, image_size).eval()
+    model = S9Net(config, replace(FACTS, image_size=image_size)).eval()
     for key, layer in [*model.layers.items(), ("head", model.head)]:
         if key != "head":
             layer.register_forward_hook(shape(key.replace("_", ".")))
@@ -218,7 +213,7 @@ def test_multiplies_of_each_row_are_those_that_hooks_count(config: ModelConfig) 
 
 @every_config
 def test_multiplies_in_all_are_those_that_hooks_count(config: ModelConfig) -> None:
-    assert model_facts(config, 10, 64).multiplies == sum(counted(config, 64)[0].values())
+    assert model_facts(config, FACTS_64).multiplies == sum(counted(config, 64)[0].values())
 
 
 @every_config
@@ -232,15 +227,15 @@ def test_output_shapes_are_those_that_hooks_see(config: ModelConfig) -> None:
 def test_the_table_lists_the_rows_then_the_average_and_the_head_where_there_is_one(name: str) -> None:
     config = model_config(name)
     names = [f"{block}.{row}" for block, layers in config.blocks.items() for row in layers]
-    assert [row.name for row in layer_table(config, 10)] == [*names, "average", *(["head"] if config.head else [])]
+    assert [row.name for row in layer_table(config, 10, 32)] == [*names, "average", *(["head"] if config.head else [])]
 
 
 def test_the_last_layer_without_a_head_has_a_channel_for_each_class() -> None:
-    assert layer_table(model_config("reference"), 37)[-2].channels == 37
+    assert layer_table(model_config("reference"), 37, 32)[-2].channels == 37
 
 
 def test_facts_count_the_reference_as_reported() -> None:
-    assert model_facts(model_config("reference"), 10).parameters == 162_296
+    assert model_facts(model_config("reference"), FACTS).parameters == 162_296
 
 
 @pytest.mark.parametrize(
@@ -248,13 +243,13 @@ def test_facts_count_the_reference_as_reported() -> None:
     [("input", "0.01"), ("forward and backward", "2.55"), ("parameters", "0.62"), ("together", "3.18")],
 )
 def test_the_sizes_of_the_reference_are_as_reported(what: str, megabytes: str) -> None:
-    sizes = table_lines(model_facts(model_config("reference"), 10))[-1]
+    sizes = table_lines(model_facts(model_config("reference"), FACTS), 32)[-1]
     assert f"{what} {megabytes} MB" in sizes
 
 
 def test_the_printed_table_closes_with_the_totals() -> None:
-    facts = model_facts(model_config("reference"), 10)
-    totals = table_lines(facts)[-2]
+    facts = model_facts(model_config("reference"), FACTS)
+    totals = table_lines(facts, 32)[-2]
     assert totals == (
         f"total: 162,296 parameters, all trainable; {facts.multiplies:,} multiplies an image; "
         f"receptive field {facts.receptive_field}"
@@ -262,12 +257,12 @@ def test_the_printed_table_closes_with_the_totals() -> None:
 
 
 def test_the_lines_of_the_printed_table_are_equally_long() -> None:
-    lines = table_lines(model_facts(model_config("reference"), 10))[:-2]
+    lines = table_lines(model_facts(model_config("reference"), FACTS), 32)[:-2]
     assert len({len(line) for line in lines}) == 1
 
 
 def test_the_cells_of_a_row_stand_under_the_columns() -> None:
-    row = table_cells(layer_table(model_config("reference"), 10))[3]
+    row = table_cells(layer_table(model_config("reference"), 10, 32))[3]
     assert dict(zip(TABLE_COLUMNS, row, strict=True)) == {
         "layer": "C1.conv4",
         "what": "3x3, stride 2, dilation 2, padding 0",
@@ -304,7 +299,7 @@ UNBUILDABLE: dict[str, tuple[Rows, bool]] = {
 @pytest.mark.parametrize(("layers", "head"), UNBUILDABLE.values(), ids=UNBUILDABLE)
 def test_the_table_refuses_what_the_network_refuses_in_the_same_words(layers: Rows, head: bool) -> None:
     with pytest.raises(UserError) as built:
-        S9Net(hand_made(layers, head), 10)
+        S9Net(hand_made(layers, head), FACTS)
     with pytest.raises(UserError) as tabled:
-        layer_table(hand_made(layers, head), 10)
+        layer_table(hand_made(layers, head), 10, 32)
     assert str(tabled.value) == str(built.value)

@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from s9.command_line import compose_config
-from s9.data.augment import Augment, build_augment, sample_grid
-from s9.data.batch_augment import BatchAugment
-from s9.data.image_augment import ImageAugment
-from s9.errors import UserError
+from s9.cli.compose import compose_config
+from s9.data.augmentation.augment import Augment, build_augment, sample_grid
+from s9.data.augmentation.batch_augment import BatchAugment
+from s9.data.augmentation.image_augment import ImageAugment
+from s9.data.sources.cifar10 import FACTS
+from s9.system.errors import UserError
 from tests.conftest import ROOT, composed
 
-MEAN = (0.4914, 0.4822, 0.4465)
 BACKENDS = {"device": [], "albumentations": ["aug.backend=albumentations", "data.loader=workers"]}
 SETS = ("none", "basic", "full", "strong")
 both_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -22,7 +22,7 @@ every_set = pytest.mark.parametrize("name", SETS)
 
 
 def augment_of(backend: str, *overrides: str) -> Augment:
-    return build_augment(composed("data=digits", *BACKENDS[backend], *overrides).aug, MEAN, seed=0)
+    return build_augment(composed("data=digits", *BACKENDS[backend], *overrides).aug, FACTS, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,10 @@ def test_the_device_is_what_every_set_uses_unless_told_otherwise(name: str) -> N
 
 BUILD = """
 import sys
-from s9.command_line import compose_config
-from s9.data.augment import build_augment
-build_augment(compose_config(["data=digits", "aug=full", *sys.argv[1:]]).aug, (0.5, 0.5, 0.5), 0)
+from s9.cli.compose import compose_config
+from s9.data.augmentation.augment import build_augment
+from s9.data.sources.cifar10 import FACTS
+build_augment(compose_config(["data=digits", "aug=full", *sys.argv[1:]]).aug, FACTS, 0)
 print(sorted({"albumentations", "cv2"} & set(sys.modules)))
 """
 

@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from s9.benchmarks.baseline import PlainImages, PlainStep, plain_loader, plain_network
-from s9.components import build_transform
-from s9.config import AugConfig
-from s9.data.image_set import ImageSet, Split
-from s9.data.loaders import to_device
+from s9.config.schema import AugConfig
+from s9.data.augmentation.image_augment import build_transform
+from s9.data.image_set import ImageFacts, ImageSet, Split
 from s9.models.convolution import Convolution
 from s9.models.s9net import S9Net
+from s9.system.compute import Compute
 from tests.conftest import composed
 
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+FACTS = ImageFacts("made up", ("red", "green"), 32, MEAN, STD)
 MODELS = ("reference", "strided", "dilated")
 
 
@@ -29,7 +30,7 @@ def data() -> ImageSet:
     images = np.random.default_rng(0).integers(0, 128, (40, 32, 32, 3), dtype=np.uint8)
     images[np.arange(40), :, :, labels] += 100
     split = Split(images, labels)
-    return ImageSet("made up", ("red", "green"), MEAN, STD, split, split.take(slice(0)), split)
+    return ImageSet(FACTS, split, split.take(slice(0)), split)
 
 
 def aug_of(name: str) -> AugConfig:
@@ -39,7 +40,7 @@ def aug_of(name: str) -> AugConfig:
 def network(name: str) -> S9Net:
     """With batch statistics that are not those of the start."""
     torch.manual_seed(0)
-    model = S9Net(composed(f"model={name}").model, 10)
+    model = S9Net(composed(f"model={name}").model, FACTS)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
@@ -94,7 +95,7 @@ def test_without_augmentation_the_images_are_normalised_and_nothing_else(data: I
     plain = PlainImages(data, aug_of("none"))
     made = torch.stack([plain[i][0] for i in range(len(plain))])
     raw = torch.from_numpy(np.asarray(data.train.images)).permute(0, 3, 1, 2)
-    assert made.dtype == torch.float32 and (made - to_device(raw, CPU, MEAN, STD)).abs().max() < 1e-5
+    assert made.dtype == torch.float32 and (made - CPU.normalised(raw, MEAN, STD)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["basic", "full", "strong"])
@@ -128,7 +129,7 @@ def test_an_epoch_has_every_whole_batch_of_shuffled_images(data: ImageSet) -> No
 
 def test_steps_learn(data: ImageSet) -> None:
     torch.manual_seed(0)
-    step = PlainStep(plain_network(S9Net(composed("model=strided").model, 2)), CPU)
+    step = PlainStep(plain_network(S9Net(composed("model=strided").model, FACTS)), CPU.device)
     plain = PlainImages(data, aug_of("none"))
     images = torch.stack([plain[i][0] for i in range(40)])
     labels = torch.from_numpy(data.train.labels)
@@ -142,9 +143,9 @@ def test_steps_learn(data: ImageSet) -> None:
 
 def test_steps_count_what_was_right(data: ImageSet) -> None:
     torch.manual_seed(0)
-    step = PlainStep(plain_network(S9Net(composed("model=strided").model, 2)), CPU)
+    step = PlainStep(plain_network(S9Net(composed("model=strided").model, FACTS)), CPU.device)
     raw = torch.from_numpy(np.asarray(data.train.images)).permute(0, 3, 1, 2)
     for _ in range(12):
         before = step.correct
-        step(to_device(raw, CPU, MEAN, STD), torch.from_numpy(data.train.labels))
+        step(CPU.normalised(raw, MEAN, STD), torch.from_numpy(data.train.labels))
     assert step.correct - before == 40

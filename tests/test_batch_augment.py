@@ -2,22 +2,23 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from s9.command_line import compose_config
-from s9.config import AugConfig
-from s9.data.batch_augment import BatchAugment
-from s9.data.image_augment import ImageAugment
-from s9.errors import UserError
+from s9.cli.compose import compose_config
+from s9.config.schema import AugConfig
+from s9.data.augmentation.batch_augment import BatchAugment
+from s9.data.augmentation.image_augment import ImageAugment
+from s9.data.sources.cifar10 import FACTS
+from s9.system.errors import UserError
 from tests.conftest import composed
 from tests.test_batch_transforms import pictures, to_batch, to_images
 
 CPU = torch.device("cpu")
-MEAN = (0.4914, 0.4822, 0.4465)
 SETS = ("none", "basic", "full", "strong")
 IMAGES = ("aug.backend=albumentations", "data.loader=workers")
 every_set = pytest.mark.parametrize("name", SETS)
@@ -30,7 +31,7 @@ def aug_config(*overrides: str) -> AugConfig:
 
 
 def augment_of(*overrides: str, seed: int = 0) -> BatchAugment:
-    return BatchAugment(aug_config(*overrides), MEAN, seed)
+    return BatchAugment(aug_config(*overrides), FACTS, seed)
 
 
 def augmented(
@@ -45,7 +46,7 @@ def augmented(
 def refused(*overrides: str) -> str:
     """What the user is told: one line."""
     with pytest.raises(UserError) as error:
-        BatchAugment(compose_config(["data=digits", *overrides]).aug, MEAN, seed=0)
+        BatchAugment(compose_config(["data=digits", *overrides]).aug, FACTS, seed=0)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -99,7 +100,8 @@ def test_epochs_may_come_in_any_order(noise: np.ndarray, name: str) -> None:
 def test_images_keep_their_size_and_the_same_key_gives_the_same_image(name: str, size: int) -> None:
     images = np.random.default_rng(1).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
     aug = composed("data=folder", f"data.image_size={size}", f"aug={name}").aug
-    first, second = (BatchAugment(aug, MEAN, 0, size).preview(images, 1) for _ in range(2))
+    facts = replace(FACTS, image_size=size)
+    first, second = (BatchAugment(aug, facts, seed=0).preview(images, 1) for _ in range(2))
     assert first.dtype == np.uint8 and first.shape == images.shape and np.array_equal(first, second)
 
 
@@ -273,7 +275,7 @@ def test_5000_images_have_the_mean_and_spread_that_albumentations_gives_them(nam
     """Within four standard errors: 0.6 grey levels for basic, 1.1 for full, 1.8 for strong; 2 of 10,000 seeds fail."""
     count, originals = 5000, len(pictures())
     images = np.resize(pictures(), (count, 32, 32, 3))
-    device, theirs = augment_of(f"aug={name}"), ImageAugment(aug_config(f"aug={name}", *IMAGES), MEAN, seed=0)
+    device, theirs = augment_of(f"aug={name}"), ImageAugment(aug_config(f"aug={name}", *IMAGES), FACTS, seed=0)
     found, expected = (of(augment.preview(images, 1), axis=(1, 2)) for augment in (device, theirs))
     original = np.arange(count) % originals
     spread = [np.mean([v[original == i].var(0) for i in range(originals)], 0) for v in (found, expected)]

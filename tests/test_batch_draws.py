@@ -16,17 +16,12 @@ import pytest
 import torch
 from scipy import stats  # type: ignore[import-untyped]  # comes with scikit-learn, without types
 
-from s9.data.batch_augment import BatchAugment
-from s9.data.batch_transforms import (
-    Affine,
-    BatchTransform,
-    CoarseDropout,
-    Erasing,
-    Pad,
-    RandomBrightnessContrast,
-    RandomCrop,
-)
+from s9.data.augmentation.batch_augment import BatchAugment
+from s9.data.augmentation.batch_colour import CoarseDropout, Erasing, RandomBrightnessContrast
+from s9.data.augmentation.batch_geometry import Affine, Pad, RandomCrop
+from s9.data.augmentation.batch_transform import BatchTransform
 from s9.data.loaders import KeyedBatches
+from s9.data.sources.cifar10 import FACTS
 from tests.conftest import composed
 from tests.test_batch_transforms import CLASSES, EXAMPLES, draws_for
 
@@ -83,7 +78,7 @@ def test_a_transform_applies_as_often_as_p_says(kind: type[BatchTransform], back
 @pytest.mark.parametrize("p", [0.001, 0.05, 0.25, 0.5, 0.75, 0.999])
 def test_the_coins_of_a_million_images_fall_as_often_as_p_says(p: float) -> None:
     """Finds an error of 0.0032 at p = 0.5."""
-    augment = BatchAugment(composed("data=digits", "aug=full").aug, (0.5, 0.5, 0.5), seed=0)
+    augment = BatchAugment(composed("data=digits", "aug=full").aug, FACTS, seed=0)
     coins = augment.draw(1, 1_000_000, torch.device("cpu"))[0][:, 0] < p
     assert abs(float(coins.double().mean()) - p) < 4 * (p * (1 - p) / 1e6) ** 0.5
 
@@ -255,7 +250,7 @@ def test_brightness_and_contrast_are_distributed_alike() -> None:
 @cache
 def drawn(aug: str, seed: int, epoch: int) -> np.ndarray:
     """(COUNT, K): the coins and parameters of all transforms of a set."""
-    augment = BatchAugment(composed("data=digits", f"aug={aug}").aug, (0.5, 0.5, 0.5), seed)
+    augment = BatchAugment(composed("data=digits", f"aug={aug}").aug, FACTS, seed)
     return np.concatenate([table.numpy() for table in augment.draw(epoch, COUNT, torch.device("cpu"))], 1)
 
 
@@ -300,7 +295,7 @@ def test_the_data_order_is_independent_of_what_is_drawn(aug: str) -> None:
 
 def test_all_sixteen_outcomes_of_the_coins_of_full_are_as_frequent_as_their_product() -> None:
     transforms = composed("data=digits", "aug=full").aug.transforms
-    augment = BatchAugment(composed("data=digits", "aug=full").aug, (0.5, 0.5, 0.5), seed=0)
+    augment = BatchAugment(composed("data=digits", "aug=full").aug, FACTS, seed=0)
     ps = [transform["p"] for transform in transforms.values()]
     tables = augment.draw(1, COUNT, torch.device("cpu"))
     coins = np.stack([table[:, 0].numpy() < p for table, p in zip(tables, ps, strict=True)])

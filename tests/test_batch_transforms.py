@@ -12,18 +12,10 @@ from albumentations.augmentations.dropout.functional import cutout
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from s9.data.batch_arguments import integer
-from s9.data.batch_transforms import (
-    Affine,
-    BatchTransform,
-    CoarseDropout,
-    Erasing,
-    HorizontalFlip,
-    Pad,
-    RandomBrightnessContrast,
-    RandomCrop,
-    ToGray,
-)
+from s9.data.augmentation.batch_arguments import integer
+from s9.data.augmentation.batch_colour import CoarseDropout, Erasing, RandomBrightnessContrast, ToGray
+from s9.data.augmentation.batch_geometry import Affine, HorizontalFlip, Pad, RandomCrop
+from s9.data.augmentation.batch_transform import BatchTransform
 
 CLASSES: list[type[BatchTransform]] = BatchTransform.__subclasses__()  # a new one is tested by being there
 every_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from s9 import runtime
 from s9.benchmarks import contention, convolutions, measures
 from s9.benchmarks.timing import Row
-from s9.command_line import compose_config
-from s9.data import sources
+from s9.cli.compose import compose_config
+from s9.data.sources.load import load_images
+from s9.system import runtime
 from s9.training import loop
 from tests import doors
 from tests.conftest import ROOT
@@ -134,7 +134,7 @@ def test_the_rows_are_those_of_the_part(measured: Measured) -> None:
 def test_an_epoch_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its speed is that of all images, so trainer.steps_per_epoch must leave out none."""
     config = compose_config([*QUICK, "trainer.batch_size=16", "trainer.steps_per_epoch=1", "trainer.device=cpu"])
-    data = measures.of_size(sources.load(config.data, 0), 64)
+    data = measures.of_size(load_images(config.data, 0), 64)
     step, taken = loop.train_step, 0
 
     def counted(*given: Any) -> Any:
@@ -210,7 +210,7 @@ def grown() -> list[Row]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measures, "SIZES", (64,))
         patch.setattr(measures, "BATCHES", (8,))
-        rows = measures.growth(config, sources.load(config.data, 0), CPU)
+        rows = measures.growth(config, load_images(config.data, 0), CPU)
     assert len(held) == HELD_MB * 2**20
     return rows
 
@@ -236,7 +236,7 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it(grown: l
 @pytest.mark.slow
 def test_startup_has_help_the_first_step_and_the_memory_of_a_run() -> None:
     quick = [*QUICK, "trainer.steps_per_epoch=1"]
-    rows = measures.startup(quick, sources.load(compose_config(quick).data, 0), repeats=1)
+    rows = measures.startup(quick, load_images(compose_config(quick).data, 0), repeats=1)
     assert [row.unit for row in rows] == ["s", "s", "MB"]
     help_s, first_s, peak = (row.median for row in rows)
     assert 0 < help_s < first_s and peak > 100
@@ -248,7 +248,7 @@ def test_contention_has_each_way_of_waiting_beside_busy_programs(monkeypatch: py
     monkeypatch.setattr(contention, "SECONDS", 0.1)
     before = os.environ.get("GOMP_SPINCOUNT")
     config = compose_config([*QUICK, "trainer.batch_size=16", "trainer.device=cpu"])
-    rows = list(contention.contention(config, sources.load(config.data, 0), repeats=1))
+    rows = list(contention.contention(config, load_images(config.data, 0), repeats=1))
     assert [row.what for row in rows] == [f"strided, 1 busy programs, {way}" for way in contention.WAYS]
     assert all(math.isfinite(row.median) and row.median > 0 for row in rows)
     assert os.environ.get("GOMP_SPINCOUNT") == before

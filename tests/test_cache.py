@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from s9.command_line import compose_config
-from s9.data.cache import cache_folder, cached_arrays, save_arrays
-from s9.errors import UserError
+from s9.cli.compose import compose_config
+from s9.data.sources.cache import cache_folder, cached_arrays, save_arrays
+from s9.system.errors import UserError
 from tests.conftest import ROOT
 
 IMAGES = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -193,7 +193,7 @@ def test_a_cache_file_cannot_run_code(tmp_path: Path) -> None:
 READS_A_FEW_ROWS = """
 import sys
 from pathlib import Path
-from s9.data.cache import cached_arrays
+from s9.data.sources.cache import cached_arrays
 
 images = cached_arrays(Path(sys.argv[1]), "large", make=None)["images"]
 assert images.nbytes == 400_000_000
@@ -223,8 +223,8 @@ AS_A_STRANGER = """
 import mmap, os, sys  # mmap: what numpy imports when it is needed, when it may lie out of reach
 from pathlib import Path
 import filelock, numpy
-from s9.data.cache import cache_folder, cached_arrays, save_arrays
-from s9.errors import UserError
+from s9.data.sources.cache import cache_folder, cached_arrays, save_arrays
+from s9.system.errors import UserError
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(int(sys.argv[1]))

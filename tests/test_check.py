@@ -1,6 +1,7 @@
 """The check door: each rule of the assignment holds where it should, and is broken by what was made to break it."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s9.assignment.augmentation import augmentation_rules
+from s9.assignment.network import model_rules
+from s9.assignment.rule import Rule
 from s9.check import main
-from s9.command_line import compose_config
-from s9.config import AugConfig, ModelConfig
-from s9.data.cifar10 import MEAN, STD
-from s9.errors import UserError
-from s9.models.analysis import Rule, model_rules
-from s9.models.augmentation_rules import augmentation_rules
+from s9.cli.compose import compose_config
+from s9.config.model import ModelConfig
+from s9.config.schema import AugConfig
+from s9.data.sources.cifar10 import FACTS
+from s9.models.analysis import model_facts
+from s9.system.errors import UserError
+from tests import doors
 from tests.conftest import composed
 
 MODEL_RULES = [
@@ -31,6 +36,8 @@ MODEL_RULES = [
 AUGMENTATION_RULES = ["flip", "shift_scale_rotate", "one_hole", "hole_size", "hole_fill", "mask_fill"]
 RULES = MODEL_RULES + AUGMENTATION_RULES
 WEAK_POINTS_OF_REFERENCE = ["three_convolutions", "block_end", "separable", "border"]
+
+REFERENCE = ["model=reference", "aug=full", "rules=assignment"]
 
 Blocks = dict[str, dict[str, dict[str, Any]]]
 
@@ -81,8 +88,13 @@ def the_rule(rules: list[Rule], name: str) -> Rule:
     return next(rule for rule in rules if rule.name == name)
 
 
+def rules_of(blocks: Blocks, num_classes: int = 10) -> list[Rule]:
+    config = hand_made(blocks)
+    return model_rules(config, model_facts(config, replace(FACTS, class_names=FACTS.class_names[:num_classes])))
+
+
 def broken_in(blocks: Blocks) -> list[str]:
-    return broken(model_rules(hand_made(blocks), 10))
+    return broken(rules_of(blocks))
 
 
 def verdicts(printed: str) -> dict[str, str]:
@@ -92,29 +104,25 @@ def verdicts(printed: str) -> dict[str, str]:
 
 
 def checked(capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, dict[str, str]]:
-    """Exit code and verdicts of `python -m s9.check model=reference aug=full <overrides>`."""
-    code = 0
-    try:
-        main(["model=reference", "aug=full", *overrides])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
+    """Exit code and verdicts of `python -m s9.check model=reference aug=full rules=assignment <overrides>`."""
+    code = main([*REFERENCE, *overrides])
     return code, verdicts(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("model", ["reference", "strided", "dilated"])
 def test_every_model_passes_with_the_full_augmentation(model: str) -> None:
-    main([f"model={model}", "aug=full"])  # ends the process where a rule is broken
+    assert main([f"model={model}", "aug=full", "rules=assignment"]) == 0
 
 
 @pytest.mark.parametrize("model", ["reference", "strided", "dilated"])
 def test_every_rule_is_printed(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([f"model={model}", "aug=full"])
+    main([f"model={model}", "aug=full", "rules=assignment"])
     assert list(verdicts(capsys.readouterr().out)) == RULES
 
 
 @pytest.mark.parametrize("model", ["strided", "dilated"])
 def test_our_models_have_no_known_weak_points(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([f"model={model}", "aug=full"])
+    main([f"model={model}", "aug=full", "rules=assignment"])
     assert set(verdicts(capsys.readouterr().out).values()) == {"pass"}
 
 
@@ -124,18 +132,35 @@ def test_the_weak_points_of_the_reference_are_known_and_all_else_holds(capsys: p
 
 
 def test_the_layer_table_is_printed_with_its_total(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["model=reference", "aug=full"])
+    main(REFERENCE)
     assert "total: 162,296 parameters" in capsys.readouterr().out
 
 
 def test_the_last_line_counts_the_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["model=reference", "aug=full"])
+    main(REFERENCE)
     assert capsys.readouterr().out.splitlines()[-1] == "15 rules: 11 hold, 4 known weak points, 0 broken"
 
 
-def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--help"])
-    assert "Exit code 0" in capsys.readouterr().out
+def test_unless_they_are_asked_for_one_line_says_how_many_rules_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["model=reference", "aug=full"])
+    said = "the assignment's 15 rules: 11 hold, 4 known weak points, 0 broken (rules=assignment lists them)"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def test_a_broken_rule_is_no_failure_unless_the_rules_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model=reference", "aug=none"]) == 0
+    assert "5 broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", [["rules=all"], ["rules="], ["rules=assignment", "rules=assignment"]])
+def test_other_rules_than_those_of_the_assignment_are_refused(asked: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^rules=.*: must be assignment, once$"):
+        main(asked)
+
+
+def test_help_names_the_exit_codes(tmp_path: Path) -> None:
+    done = doors.run(tmp_path, "check", "--help")
+    assert (done.returncode, done.stderr) == (0, "") and "Exit code 0" in done.stdout
 
 
 def test_other_data_sets_are_measured_with_their_own_mean(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,20 +218,20 @@ def one_kernel(size: int) -> Blocks:
 
 @pytest.mark.parametrize(("pixels", "holds"), [(43, False), (44, False), (45, True), (46, True)])
 def test_the_receptive_field_must_be_more_than_44_pixels(pixels: int, holds: bool) -> None:
-    rule = the_rule(model_rules(hand_made(one_kernel(pixels)), 10), "receptive_field")
+    rule = the_rule(rules_of(one_kernel(pixels)), "receptive_field")
     assert (rule.measured, rule.holds) == (str(pixels), holds)
 
 
 def test_the_receptive_field_that_counts_is_the_one_before_the_average() -> None:
     blocks: Blocks = {"C1": {"conv1": {"channels": 8}}}  # its average sees all 32 pixels and more
-    assert the_rule(model_rules(hand_made(blocks), 10), "receptive_field").measured == "3"
+    assert the_rule(rules_of(blocks), "receptive_field").measured == "3"
 
 
 @pytest.mark.parametrize(("channels", "parameters", "holds"), [(15_383, 199_987, True), (15_384, 200_000, False)])
 def test_there_must_be_fewer_than_200_000_parameters(channels: int, parameters: int, holds: bool) -> None:
     # A channel of a 1 x 1 layer has 3 weights, 2 numbers of its norm and 8 of the head, which has 8 biases.
-    wide = hand_made({"C1": {"conv1": {"channels": channels, "kernel_size": 1}}})
-    rule = the_rule(model_rules(wide, num_classes=8), "parameters")
+    wide: Blocks = {"C1": {"conv1": {"channels": channels, "kernel_size": 1}}}
+    rule = the_rule(rules_of(wide, num_classes=8), "parameters")
     assert (rule.measured, rule.holds) == (f"{parameters:,}", holds)
 
 
@@ -257,7 +282,7 @@ def test_a_known_weak_point_that_is_mended_passes(
 
 
 def test_a_known_weak_point_is_printed_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["model=reference", "aug=full"])
+    main(REFERENCE)
     assert "known weak point: the last block does not shrink" in capsys.readouterr().out
 
 
@@ -275,7 +300,7 @@ def test_a_weak_point_of_an_unknown_rule_is_refused_with_the_nearest_one() -> No
     with pytest.raises(
         UserError, match=r"^model\.known_weak_points\.flipp: there is no such rule; did you mean flip\?"
     ):
-        main(["model=reference", "aug=full", "+model.known_weak_points.flipp=on purpose"])
+        main([*REFERENCE, "+model.known_weak_points.flipp=on purpose"])
 
 
 def full_with(*overrides: str) -> AugConfig:
@@ -283,7 +308,7 @@ def full_with(*overrides: str) -> AugConfig:
 
 
 def broken_by(*overrides: str) -> list[str]:
-    return broken(augmentation_rules(full_with(*overrides), MEAN, STD))
+    return broken(augmentation_rules(full_with(*overrides), FACTS))
 
 
 @pytest.mark.parametrize("backend", [[], ["aug.backend=albumentations", "data.loader=workers"]], ids=["device", "albu"])
@@ -349,14 +374,14 @@ def test_no_coarse_dropout_is_no_hole() -> None:
 
 def test_no_augmentation_breaks_every_rule_but_the_mask_fill() -> None:
     none = compose_config(["aug=none"]).aug
-    assert broken(augmentation_rules(none, MEAN, STD)) == [r for r in AUGMENTATION_RULES if r != "mask_fill"]
+    assert broken(augmentation_rules(none, FACTS)) == [r for r in AUGMENTATION_RULES if r != "mask_fill"]
 
 
 def test_a_shift_scale_rotate_by_that_name_counts() -> None:
     aug = full_with(*IMAGES)
     aug.transforms["shift_scale_rotate"] = {"_target_": "albumentations.ShiftScaleRotate", "border_mode": 4}
     with pytest.warns(UserWarning, match="special case of Affine"):
-        rules = augmentation_rules(aug, MEAN, STD)
+        rules = augmentation_rules(aug, FACTS)
     assert the_rule(rules, "shift_scale_rotate").holds
 
 
@@ -377,7 +402,7 @@ def test_a_black_border_of_the_affine_is_not_taken_for_a_hole() -> None:
 def test_a_brighter_image_is_not_taken_for_a_hole() -> None:
     first = {"light": {"_target_": "albumentations.RandomBrightnessContrast", "p": 0.5}}
     aug = full_with()
-    assert broken(augmentation_rules(AugConfig("lit", aug.backend, {**first, **aug.transforms}), MEAN, STD)) == []
+    assert broken(augmentation_rules(AugConfig("lit", aug.backend, {**first, **aug.transforms}), FACTS)) == []
 
 
 def test_a_hole_filled_with_white_breaks_the_filling_alone() -> None:

@@ -21,10 +21,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from s9.config import Cifar10Config
-from s9.data import cifar10, download, sources
+from s9.config.data import Cifar10Config
 from s9.data.image_set import ImageSet
-from s9.errors import UserError
+from s9.data.sources import cifar10, download
+from s9.data.sources.load import load_images
+from s9.system.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -97,7 +98,7 @@ def cache(tmp_path: Path) -> Path:
 def load(cache: Path) -> Callable[..., ImageSet]:
     def load_with(*urls: str, archive: Path | None = None, val_size: int = 0, seed: int = 0) -> ImageSet:
         given = None if archive is None else str(archive)
-        return sources.load(Cifar10Config("cifar10", val_size, "resident", 0, given, list(urls), str(cache)), seed)
+        return load_images(Cifar10Config("cifar10", val_size, "resident", 0, given, list(urls), str(cache)), seed)
 
     return load_with
 
@@ -154,7 +155,7 @@ def test_val_is_held_out_by_class(load: Callable[..., ImageSet], archive: Path) 
 
 def test_the_accuracies_are_those_of_cifar10(load: Callable[..., ImageSet], archive: Path) -> None:
     data = load(archive=archive)
-    assert (data.variant, data.class_names[3], len(data.class_names)) == ("CIFAR-10", "cat", 10)
+    assert (data.facts.variant, data.facts.class_names[3], len(data.facts.class_names)) == ("CIFAR-10", "cat", 10)
 
 
 class Payload:
@@ -482,8 +483,8 @@ def test_threads_that_load_at_once_download_once(load: Callable[..., ImageSet], 
 LOAD_WHEN_TOLD = """
 import hashlib, sys
 import numpy as np
-from s9.config import Cifar10Config
-from s9.data import cifar10
+from s9.config.data import Cifar10Config
+from s9.data.sources import cifar10
 md5, size, url, cache = sys.argv[1:]
 cifar10.MD5, cifar10.SIZE = md5, int(size)
 print("ready", flush=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from s9.command_line import key_values
-from s9.errors import UserError
+from s9.cli.door import key_values
+from s9.system.errors import UserError
 from tests import doors
 from tests.conftest import ROOT
 from tests.doors import HERE, RUN, SHORT, SMALL, Done

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from s9.command_line import CONF, check_sweep, compose_config, groups
-from s9.config import Config
-from s9.errors import UserError
+from s9.cli.compose import Asked, compose_config
+from s9.cli.help import CONF, groups
+from s9.cli.launch import check_sweep
+from s9.config.schema import Config
+from s9.system.errors import UserError
 
 # What is typed -> words that its one line must hold: the key, and what is allowed or meant.
 WRONG = {
@@ -96,12 +98,12 @@ def test_a_wrong_input_is_answered_with_one_line_that_names_it(typed: str) -> No
 
 def test_a_mistake_in_the_last_value_of_a_sweep_is_found_before_it_starts() -> None:
     with pytest.raises(UserError, match=r"model\.dropout=1\.5: must be in"):
-        check_sweep(["optimizer.lr=0.1,0.3", "model.dropout=0,0.1,1.5"])
+        check_sweep(Asked(["optimizer.lr=0.1,0.3", "model.dropout=0,0.1,1.5"]))
 
 
 def test_a_mistake_in_the_last_option_of_a_sweep_is_found_before_it_starts() -> None:
     with pytest.raises(UserError, match="model=none: there is no such option"):
-        check_sweep(["model=strided,none"])
+        check_sweep(Asked(["model=strided,none"]))
 
 
 @pytest.mark.parametrize("option", [f"{group}={name}" for group, names in groups().items() for name in names])
@@ -123,7 +125,7 @@ def test_the_command_in_an_option_file_is_valid(path: object) -> None:
     lines = path.read_text().splitlines()  # type: ignore[attr-defined]
     command = next(line for line in lines if line.startswith("#   python -m s9.train"))
     words = [w.strip("'") for w in command.split("s9.train", 1)[1].split()]
-    check_sweep([w for w in words if w != "-m"])
+    check_sweep(Asked([w for w in words if w != "-m"]))
 
 
 def test_an_experiment_wins_over_the_defaults() -> None:

@@ -25,9 +25,10 @@ def test_every_combination_of_settings_gives_what_torch_gives() -> None:
     torch.manual_seed(0)
     images = {size: torch.randn(2, 8, size, size, dtype=torch.float64) for size in (9, 12, 13)}
     for kernel, stride, dilation, padding, groups, size in SETTINGS:
-        convolution = Convolution(8, 8, kernel, stride, padding, dilation, groups).double()
+        settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        convolution = Convolution(8, 8, kernel, **settings).double()
         out, wanted = convolution(images[size]), plain(convolution, images[size])
-        where = (kernel, stride, dilation, padding, groups, size)
+        where = (kernel, settings, size)
         assert out.shape == wanted.shape, where
         assert torch.allclose(out, wanted, rtol=1e-12, atol=1e-12), where
 
@@ -41,7 +42,7 @@ def test_every_combination_of_settings_gives_what_torch_gives() -> None:
 )
 def test_gradients_are_those_of_torch(kernel: int, stride: int, dilation: int, padding: int, groups: int) -> None:
     torch.manual_seed(0)
-    convolution = Convolution(8, 8, kernel, stride, padding, dilation, groups).double()
+    convolution = Convolution(8, 8, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups).double()
     images = torch.randn(2, 8, 14, 11, dtype=torch.float64, requires_grad=True)
     out, wanted = convolution(images), plain(convolution, images)
     weights = torch.randn_like(out)
@@ -55,7 +56,7 @@ def test_gradients_are_those_of_torch(kernel: int, stride: int, dilation: int, p
 
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(2, 2, 1), (1, 2, 16)])
 def test_gradients_stay_channels_last(stride: int, dilation: int, groups: int) -> None:
-    convolution = Convolution(16, 16, 3, stride, 2, dilation, groups)
+    convolution = Convolution(16, 16, 3, stride=stride, padding=2, dilation=dilation, groups=groups)
     images = torch.randn(2, 16, 12, 12).to(memory_format=torch.channels_last).requires_grad_()
     convolution(images).sum().backward()
     assert images.grad is not None

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s9.config import Cifar10Config, FolderConfig
-from s9.data import cifar10, sources
+from s9.config.data import Cifar10Config, FolderConfig
 from s9.data.image_set import ImageSet
-from s9.errors import UserError
+from s9.data.sources import cifar10
+from s9.data.sources.load import load_images
+from s9.system.errors import UserError
 from tests.doors import HERE, SHORT, error_line, run
 from tests.test_cifar10 import TRAIN_FILES, Host, archive_of, batch_file, labels_of, pixels_of
 
@@ -71,7 +72,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Imag
     def load(*urls: str, archive: Path | None = None) -> ImageSet:
         given = str(archive) if archive else None
         config = Cifar10Config("cifar10", 0, "resident", 0, given, list(urls), str(tmp_path / "cache"))
-        return sources.load(config, seed=0)
+        return load_images(config, seed=0)
 
     return load
 
@@ -141,7 +142,7 @@ def root(tmp_path: Path) -> Path:
 
 def load_folder(root: Path) -> ImageSet:
     config = FolderConfig("folder", 0, "resident", 0, str(root), 8, str(root.parent / "cache"))
-    return sources.load(config, seed=0)
+    return load_images(config, seed=0)
 
 
 def zero_bytes(file: Path) -> None:
@@ -199,7 +200,7 @@ def test_files_and_classes_may_have_any_name(root: Path, name: str) -> None:
         (root / split / "cat").rename(root / split / name)
     Image.new("RGB", (8, 8), "blue").save(root / "train" / name / f"{name}.png")
     data = load_folder(root)
-    assert (len(data.train), len(data.class_names)) == (9, 2) and name in data.class_names
+    assert (len(data.train), len(data.facts.class_names)) == (9, 2) and name in data.facts.class_names
 
 
 def test_a_bad_file_whose_name_has_two_lines_is_one_line_through_the_command_line(root: Path) -> None:

@@ -5,18 +5,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from s9.command_line import compose_config
-from s9.config import DigitsConfig
-from s9.data import sources
+from s9.cli.compose import compose_config
+from s9.config.data import DigitsConfig
 from s9.data.image_set import ImageSet, Split
-from s9.errors import UserError
+from s9.data.sources.load import load_images
+from s9.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
 
 @cache
 def digits_of(val_size: int = 150, seed: int = 0) -> ImageSet:
-    return sources.load(DigitsConfig("digits", val_size, "resident", workers=0), seed)
+    return load_images(DigitsConfig("digits", val_size, "resident", workers=0), seed)
 
 
 def split_of(data: ImageSet, name: str) -> Split:
@@ -72,7 +72,7 @@ def test_no_test_image_is_trained_on() -> None:
 
 
 def test_val_is_fixed_by_the_seed() -> None:
-    again = sources.load(DigitsConfig("digits", 150, "resident", workers=0), 0)
+    again = load_images(DigitsConfig("digits", 150, "resident", workers=0), 0)
     assert np.array_equal(again.val.images, digits_of(seed=0).val.images)
 
 
@@ -89,16 +89,16 @@ def test_val_has_every_digit_within_one_image_of_its_share() -> None:
 def test_mean_and_std_are_those_of_the_pixels_outside_test() -> None:
     data = digits_of()
     pixels = np.concatenate([data.train.images, data.val.images]) / 255
-    np.testing.assert_allclose(data.mean, pixels.mean((0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(data.std, pixels.std((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(data.facts.mean, pixels.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(data.facts.std, pixels.std((0, 1, 2)), atol=1e-6)
 
 
 def test_mean_and_std_match_the_train_pixels_of_any_seed_closely() -> None:
     """They are taken before val is held out, so that all seeds normalise alike; a hundredth is the price at most."""
     for seed in (0, 1):
         pixels = np.asarray(digits_of(seed=seed).train.images) / 255
-        np.testing.assert_allclose(digits_of(seed=seed).mean, pixels.mean((0, 1, 2)), atol=0.01)
-        np.testing.assert_allclose(digits_of(seed=seed).std, pixels.std((0, 1, 2)), atol=0.01)
+        np.testing.assert_allclose(digits_of(seed=seed).facts.mean, pixels.mean((0, 1, 2)), atol=0.01)
+        np.testing.assert_allclose(digits_of(seed=seed).facts.std, pixels.std((0, 1, 2)), atol=0.01)
 
 
 def test_no_images_need_be_held_out() -> None:
@@ -112,5 +112,6 @@ def test_a_val_size_that_cannot_be_names_its_key(val_size: int) -> None:
 
 
 def test_the_data_group_leads_here() -> None:
-    data = sources.load(compose_config(["data=digits"]).data, 0)
-    assert (data.variant, data.class_names, len(data.val)) == ("digits (scikit-learn)", tuple("0123456789"), 150)
+    data = load_images(compose_config(["data=digits"]).data, 0)
+    assert (data.facts.variant, len(data.val)) == ("digits (scikit-learn)", 150)
+    assert data.facts.class_names == tuple("0123456789")

@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from s9.command_line import compose_config
-from s9.config import Config, DistillationConfig
-from s9.errors import UserError
-from s9.prepared import Prepared, prepare, source_of
-from s9.run import Nobody
-from s9.tracking import record
+from s9.cli.compose import compose_config
+from s9.config.schema import Config, DistillationConfig
+from s9.runs.donors import source_of
+from s9.runs.prepare import Prepared, prepare
+from s9.system.errors import UserError
+from s9.tracking.folder import RunFolder
 from s9.training.distillation import Teacher
 from s9.training.ranks import Ranks
 from tests.conftest import composed
@@ -97,12 +97,12 @@ def test_a_value_out_of_range_is_refused(override: str, wanted: str) -> None:
 def test_a_run_older_than_these_keys_is_read_as_what_it_was(tmp_path: Path) -> None:
     """Without start weights and teacher; its val images were those of its seed."""
     record.write_config(tmp_path, compose_config(["data=digits", "seed=7"]))
-    stored = yaml.safe_load((tmp_path / record.CONFIG).read_text())
+    stored = yaml.safe_load((RunFolder(tmp_path).config).read_text())
     for key in ("init_from", "teacher", "distillation"):
         del stored[key]
     del stored["data"]["val_seed"]
-    (tmp_path / record.CONFIG).write_text(yaml.safe_dump(stored))
-    config = record.read_config(tmp_path)
+    (RunFolder(tmp_path).config).write_text(yaml.safe_dump(stored))
+    config = RunFolder(tmp_path).read_config()
     assert (config.init_from, config.teacher, config.distillation) == (None, None, DistillationConfig())
     assert config.data.val_seed_of(config.seed) == 7
 
@@ -139,15 +139,15 @@ def test_without_one_there_is_none(tmp_path: Path) -> None:
 
 
 def test_a_run_starts_from_the_weights_that_it_names(taught: Path, tmp_path: Path) -> None:
-    wanted = load_file(taught / record.FINAL)
+    wanted = load_file(RunFolder(taught).final)
     started, fresh = prepared(tmp_path, f"init_from={taught}"), prepared(tmp_path)
     assert all(torch.equal(value, wanted[name]) for name, value in started.model.state_dict().items())
     assert not all(torch.equal(value, wanted[name]) for name, value in fresh.model.state_dict().items())
 
 
 def test_of_several_it_is_the_mean_of_their_weights(taught: Path, mine: Path, tmp_path: Path) -> None:
-    change_weights(mine / record.FINAL, lambda name, value: value + 2)
-    first, second = (load_file(folder / record.FINAL) for folder in (taught, mine))
+    change_weights(RunFolder(mine).final, lambda name, value: value + 2)
+    first, second = (load_file(RunFolder(folder).final) for folder in (taught, mine))
     state = prepared(tmp_path, f"init_from={taught}{os.pathsep}{mine}{os.pathsep}{mine}").model.state_dict()
     for name, value in state.items():
         assert value.dtype == first[name].dtype
@@ -163,7 +163,7 @@ def test_weights_of_another_network_are_refused(taught: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("part", ["", record.FINAL, record.BEST], ids=["folder", "final", "best"])
 def test_it_is_a_run_or_one_of_its_weights_files(mine: Path, tmp_path: Path, part: str) -> None:
     """Of a network of its own."""
-    change_weights(mine / record.BEST, lambda name, value: value + 1)
+    change_weights(RunFolder(mine).best, lambda name, value: value + 1)
     made = prepared(tmp_path, f"teacher={mine / part}", "model=dilated").teacher
     assert made is not None and [model.training for model in made.models] == [False]
     wanted = load_file(mine / (part or record.FINAL))
@@ -173,7 +173,7 @@ def test_it_is_a_run_or_one_of_its_weights_files(mine: Path, tmp_path: Path, par
 def test_two_teach_as_one_by_the_geometric_mean_of_their_probabilities(
     taught: Path, mine: Path, tmp_path: Path
 ) -> None:
-    change_weights(mine / record.FINAL, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
+    change_weights(RunFolder(mine).final, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
     both = prepared(tmp_path, f"teacher={taught}{os.pathsep}{mine}", "model=dilated").teacher
     assert both is not None
     images = torch.randn(8, 3, 32, 32)
@@ -269,7 +269,7 @@ def test_of_an_older_run_the_name_of_its_folder_of_images_counts(tmp_path: Path,
     config = compose_config(["data=folder", "data.root=here/images"])
     record.write_config(tmp_path, config)
     (tmp_path / "weights").mkdir()
-    (tmp_path / record.FINAL).touch()
+    (RunFolder(tmp_path).final).touch()
     record.write_summary(tmp_path, {})
     moved = compose_config(["data=folder", "data.root=there/images"])
     source_of("teacher", str(tmp_path), moved)
@@ -312,7 +312,7 @@ def test_another_teacher_of_the_same_name_does_not_go_on_with_its_student(
     started = start(tmp_path, *QUICK, f"teacher={taught}{os.pathsep}{mine}", "hydra.run.dir=run")
     started.when(reached_step(tmp_path / "run", 3))
     started.kill()
-    change_weights(mine / record.FINAL, lambda name, value: value + 1)
+    change_weights(RunFolder(mine).final, lambda name, value: value + 1)
     refused = run(tmp_path, "resume=run")
     assert refused.process.exitcode == 2
     assert "of another run; weights of the teacher was " in refused.text.splitlines()[-1]
@@ -332,21 +332,21 @@ def test_a_weights_file_that_is_not_there_is_named(taught: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("part", ["", record.BEST], ids=["folder", "best"])
 def test_one_that_has_not_finished_is_refused(mine: Path, tmp_path: Path, part: str) -> None:
-    (mine / record.FINAL).unlink()
+    (RunFolder(mine).final).unlink()
     with pytest.raises(UserError, match=f"there is no .*{record.FINAL}; give the folder of a finished run"):
         prepared(tmp_path, f"teacher={mine / part}")
 
 
 def test_one_that_holds_a_pickle_is_refused(mine: Path, tmp_path: Path) -> None:
-    torch.save({"C1": torch.zeros(1)}, mine / record.FINAL)
+    torch.save({"C1": torch.zeros(1)}, RunFolder(mine).final)
     with pytest.raises(UserError, match="cannot be read as safetensors"):
         prepared(tmp_path, f"teacher={mine}")
 
 
 def test_a_target_outside_the_allow_list_in_its_configuration_is_refused(mine: Path, tmp_path: Path) -> None:
-    text = (mine / record.CONFIG).read_text()
+    text = (RunFolder(mine).config).read_text()
     assert "torch.optim.SGD" in text
-    (mine / record.CONFIG).write_text(text.replace("torch.optim.SGD", "os.system"))
+    (RunFolder(mine).config).write_text(text.replace("torch.optim.SGD", "os.system"))
     with pytest.raises(UserError, match=rf"^teacher={mine}: optimizer\._target_=os\.system"):
         prepared(tmp_path, f"teacher={mine}")
 
@@ -363,10 +363,10 @@ def test_a_folder_without_a_run_is_one_line_and_leaves_nothing(tmp_path: Path, k
 @pytest.mark.slow
 def test_a_student_learns_from_it_even_what_is_wrong(mine: Path, tmp_path: Path) -> None:
     """A teacher that takes each class for the next one, alone: the student says so too, and so knows hardly any."""
-    change_weights(mine / record.FINAL, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
+    change_weights(RunFolder(mine).final, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
     overrides = ("trainer.steps_per_epoch=40", "distillation.share=1", "trainer.epochs=3")
     finish(tmp_path, *QUICK, *overrides, f"teacher={mine}", "hydra.run.dir=run")
-    told = record.read_arrays(tmp_path / "run" / record.PREDICTIONS)
+    told = record.read_arrays(RunFolder(tmp_path / "run").predictions)
     preds, labels = told["probs"].argmax(1), told["labels"]
     assert (preds == labels).mean() < 0.2 and (preds == (labels + 1) % 10).mean() > 0.4
 
@@ -374,7 +374,7 @@ def test_a_student_learns_from_it_even_what_is_wrong(mine: Path, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("teachers", [1, 2])
 def test_a_killed_student_ends_as_if_it_had_not_been(taught: Path, tmp_path: Path, teachers: int) -> None:
-    named = os.pathsep.join([str(taught), str(taught / record.BEST)][:teachers])
+    named = os.pathsep.join([str(taught), str(RunFolder(taught).best)][:teachers])
     finish(tmp_path, *QUICK, f"teacher={named}", "hydra.run.dir=uncut")
     started = start(tmp_path, *QUICK, f"teacher={named}", "hydra.run.dir=run")
     started.when(reached_step(tmp_path / "run", 3))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s9.data import download
-from s9.data.download import Wanted
-from s9.errors import UserError
+from s9.data.sources import download
+from s9.data.sources.download import Wanted
+from s9.system.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)
@@ -317,7 +317,7 @@ def test_a_part_that_cannot_be_written_is_not_blamed_on_the_source(
 
 
 def test_the_original_host_is_the_last_of_several() -> None:
-    from s9.command_line import compose_config
+    from s9.cli.compose import compose_config
 
     config: Any = compose_config(["data=cifar10"]).data
     assert len(config.urls) > 3 and "www.cs.toronto.edu/~kriz/" in config.urls[-1]

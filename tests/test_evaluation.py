@@ -1,6 +1,7 @@
 """Scores against a hand calculation, and probabilities that depend on the images alone."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from s9.config import ModelConfig
-from s9.data.image_set import ImageSet, Split, channel_statistics
+from s9.config.model import ModelConfig
+from s9.data.image_set import ImageFacts, ImageSet, Split, channel_statistics
 from s9.data.loaders import EVAL_BATCH
 from s9.models.s9net import S9Net
+from s9.system.compute import Compute
 from s9.training.evaluation import predict, score, score_with_flip
 
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
+FACTS = ImageFacts("noise", ("a", "b", "c", "d"), 8, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
 
 
 def labelled(*labels: int) -> Split:
@@ -49,7 +52,7 @@ def test_certainty_about_the_right_class_gives_no_loss() -> None:
 def network() -> S9Net:
     blocks: Any = {"C1": {"conv1": {"channels": 6, "stride": 2}, "conv2": {"channels": 8, "stride": 2}}}
     torch.manual_seed(0)
-    model = S9Net(ModelConfig("small", 0.5, "relu", whiten=False, head=True, blocks=blocks), 4, 8)
+    model = S9Net(ModelConfig("small", 0.5, "relu", whiten=False, head=True, blocks=blocks), FACTS)
     model.train()(torch.randn(16, 3, 8, 8))
     return model
 
@@ -61,11 +64,11 @@ def data() -> ImageSet:
     images = rng.integers(0, 256, (1107, 8, 8, 3), dtype=np.uint8)
     split = Split(images, rng.integers(0, 4, 1107))
     mean, std = channel_statistics(images)
-    return ImageSet("noise", ("a", "b", "c", "d"), mean, std, split, split.take(slice(0, 7)), split)
+    return ImageSet(replace(FACTS, mean=mean, std=std), split, split.take(slice(0, 7)), split)
 
 
 def probabilities(data: ImageSet, split: Split, model: nn.Module | None = None, flip: bool = False) -> torch.Tensor:
-    return predict(model or network(), split, data, CPU, torch.float32, flip)
+    return predict(model or network(), split, data.facts, CPU, flip=flip)
 
 
 def test_every_image_of_a_split_that_is_no_multiple_of_the_batch_is_predicted(data: ImageSet) -> None:
@@ -84,7 +87,7 @@ def test_a_split_is_predicted_twice_the_same_to_the_last_bit(data: ImageSet) -> 
 
 
 def test_probabilities_are_those_of_the_normalised_images(data: ImageSet) -> None:
-    images = (np.asarray(data.val.images) / 255 - np.array(data.mean)) / np.array(data.std)
+    images = (np.asarray(data.val.images) / 255 - np.array(data.facts.mean)) / np.array(data.facts.std)
     with torch.no_grad():
         logits = network().eval()(torch.from_numpy(images).float().permute(0, 3, 1, 2))
     torch.testing.assert_close(probabilities(data, data.val), logits.softmax(1))
@@ -128,24 +131,24 @@ def test_a_network_left_in_train_mode_is_predicted_in_eval_mode(data: ImageSet) 
 
 
 def test_the_scores_with_flip_are_the_plain_ones_and_one_more(data: ImageSet) -> None:
-    scores, probs = score_with_flip(network(), data.test, data, CPU, torch.float32)
+    scores, probs = score_with_flip(network(), data.test, data.facts, CPU)
     plain = score(probs, data.test)
     assert {key: scores[key] for key in plain} == plain
     assert set(scores) - set(plain) == {"accuracy_flip"}
 
 
 def test_the_probabilities_beside_the_scores_are_the_plain_ones(data: ImageSet) -> None:
-    _, probs = score_with_flip(network(), data.test, data, CPU, torch.float32)
+    _, probs = score_with_flip(network(), data.test, data.facts, CPU)
     assert torch.equal(probs, probabilities(data, data.test))
 
 
 def test_accuracy_flip_is_the_accuracy_of_the_averaged_views(data: ImageSet) -> None:
-    scores, _ = score_with_flip(network(), data.test, data, CPU, torch.float32)
+    scores, _ = score_with_flip(network(), data.test, data.facts, CPU)
     flipped = score(probabilities(data, data.test, flip=True), data.test)
     assert scores["accuracy_flip"] == flipped["accuracy"]
 
 
 def test_probabilities_are_float32_also_where_convolutions_are_not(data: ImageSet) -> None:
-    probs = predict(network(), data.val, data, CPU, torch.bfloat16)
+    probs = predict(network(), data.val, data.facts, replace(CPU, precision=torch.bfloat16))
     assert probs.dtype == torch.float32
     torch.testing.assert_close(probs, probabilities(data, data.val), atol=0.02, rtol=0)

@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from s9 import failure
-from s9.config import Config
-from s9.data import digits as digits_source
-from s9.data import sources
-from s9.data.image_set import ImageSet, Split
+from s9.config.schema import Config
+from s9.data import image_set
+from s9.data.augmentation.mix import Mixed
+from s9.data.image_set import ImageFacts, Split
 from s9.data.loaders import KeyedBatches, ResidentBatches
-from s9.data.mix import Mixed
+from s9.data.sources.load import load_images
+from s9.runs import failure
+from s9.system.compute import Compute
 from s9.training import evaluation, loop
+from s9.training.learner import Learner
 
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 class Full(nn.Module):
@@ -43,9 +45,11 @@ def test_in_a_training_step_it_is_the_batch(digits: Callable[..., Config]) -> No
     one = torch.zeros(2, 3, 8, 8)
     mixed = Mixed(one, torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), 1.0)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
-    work = lambda: loop.train_step(Full(), optimizer, mixed, config.trainer, CPU, torch.float32)  # noqa: E731
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    learner = Learner(model=Full(), optimizer=optimizer, scheduler=scheduler)
     said = "out of memory with trainer.batch_size=96; set trainer.batch_size=48, or a smaller model"
-    assert told(work, config) == said
+    step = lambda: loop.train_step(learner.model, learner, mixed, config.trainer, compute=CPU)  # noqa: E731
+    assert told(step, config) == said
 
 
 def test_a_batch_of_one_cannot_be_halved(digits: Callable[..., Config]) -> None:
@@ -55,19 +59,19 @@ def test_a_batch_of_one_cannot_be_halved(digits: Callable[..., Config]) -> None:
 
 def test_in_scoring_it_is_not_the_batch(digits: Callable[..., Config]) -> None:
     one = Split(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int64))
-    data = ImageSet("x", ("a", "b"), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), one, one, one)
-    said = told(lambda: evaluation.predict(Full(), one, data, CPU, torch.float32), digits())
+    facts = ImageFacts("x", ("a", "b"), 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    said = told(lambda: evaluation.predict(Full(), one, facts, CPU), digits())
     assert said.startswith("out of memory while scoring 500 images at a time; ")
 
 
 def test_images_that_do_not_fit_may_stay_on_disk(digits: Callable[..., Config]) -> None:
     split = of_images(2**34, 1024)
-    said = told(lambda: ResidentBatches(split, KeyedBatches(8, 4, 0), CPU), digits())
+    said = told(lambda: ResidentBatches(split, KeyedBatches(8, 4, 0), CPU.device), digits())
     assert said.startswith("out of memory with all images of train in memory; data.loader=workers data.workers=2")
 
 
 def test_while_they_are_read_it_is_the_images(digits: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     config = digits()
-    monkeypatch.setattr(digits_source, "channel_statistics", lambda images: np.empty(2**58))
-    said = told(lambda: sources.load(config.data, 0), config)
+    monkeypatch.setattr(image_set, "channel_statistics", lambda images: np.empty(2**58))
+    said = told(lambda: load_images(config.data, 0), config)
     assert said.startswith("out of memory while reading the images; data.loader=workers")

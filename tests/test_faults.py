@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from s9.command_line import compose_config
+from s9.cli.compose import compose_config
 from s9.sweeps.summary import read_rows
-from s9.tracking import record
+from s9.tracking.folder import RunFolder
 from s9.training import checkpoint
 from tests.doors import (
     HERE,
@@ -193,10 +193,10 @@ def test_a_refused_run_leaves_files_that_were_there(tmp_path: Path) -> None:
 
 def test_best_weights_that_cannot_be_written_are_not_those_of_another_epoch(tmp_path: Path) -> None:
     """A folder stands where their file is to be."""
-    (tmp_path / RUN / record.BEST).mkdir(parents=True)
+    (RunFolder(tmp_path / RUN).best).mkdir(parents=True)
     done = run(tmp_path, "train", *SHORT, HERE)
     assert done.returncode == 0 and "the best weights cannot be written" in done.stdout
-    assert not (tmp_path / RUN / record.BEST).is_file()
+    assert not (RunFolder(tmp_path / RUN).best).is_file()
 
 
 # A loss that is not finite
@@ -295,7 +295,7 @@ def test_a_sweep_that_is_cut_says_of_each_job_how_it_is_and_a_resumed_one_takes_
         os.kill(door.pid, signal.SIGTERM)
         assert door.end().returncode == 143
     assert [(row["job"], row["status"]) for row in read_rows(tmp_path / "sweep")] == [("0", "interrupted")]
-    config = tmp_path / "sweep" / "0" / record.CONFIG
+    config = RunFolder(tmp_path / "sweep" / "0").config
     assert config.exists() and (tmp_path / "sweep" / "0" / "status.json").exists()
     with started(tmp_path, command("train", "resume=sweep/0")) as door:
         until(lambda: status(tmp_path / "sweep" / "0").get("starts") == 2)

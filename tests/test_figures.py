@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s9.tracking import figures, record
+from s9.tracking import figures
 from s9.tracking.figures import MOST_NAMED, confusion_matrix, draw_all, most_confused
+from s9.tracking.folder import RunFolder
 
 LARGEST = 2500  # pixels on a side of any picture
 
@@ -47,7 +48,7 @@ def test_a_figure_that_cannot_be_drawn_costs_that_figure_alone(
 ) -> None:
     """A line of metrics.jsonl is damaged; the figures of other files are drawn."""
     write_predictions(tmp_path, 3)
-    (tmp_path / record.METRICS).write_text("no json\n")
+    (RunFolder(tmp_path).metrics).write_text("no json\n")
     with caplog.at_level(logging.WARNING):
         drawn = draw_all(tmp_path)
     assert [path.stem for path in drawn] == ["misclassified", "confusion"]

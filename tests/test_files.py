@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from s9.files import write_whole
+from s9.system.files import write_whole
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from s9.files import write_whole
+from s9.system.files import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 try:
     write_whole(Path(sys.argv[1]), b"n" * 5000)
@@ -26,7 +26,7 @@ except OSError as error:
 FOREVER = """
 import sys
 from pathlib import Path
-from s9.files import write_whole
+from s9.system.files import write_whole
 while True:
     for letter in (b"a", b"b"):
         write_whole(Path(sys.argv[1]), letter * 3_000_000)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s9.config import FolderConfig
-from s9.data import sources
-from s9.data.decode import decode_image
+from s9.config.data import FolderConfig
 from s9.data.image_set import ImageSet, Rows, Split, channel_statistics
-from s9.errors import UserError
+from s9.data.sources.decode import decode_image
+from s9.data.sources.load import load_images
+from s9.system.errors import UserError
 from tests.conftest import ROOT
 
 WHITE = [255, 255, 255]
@@ -53,7 +53,7 @@ def load(tmp_path: Path) -> Callable[..., ImageSet]:
     def load_folder(root: Path, seed: int = 0, **changes: Any) -> ImageSet:
         loading: dict[str, Any] = {"val_size": 0, "loader": "resident", "workers": 0}
         values: dict[str, Any] = {**loading, "image_size": 8, "cache": str(tmp_path / "cache")}
-        return sources.load(FolderConfig("folder", **(values | {"root": str(root)} | changes)), seed)
+        return load_images(FolderConfig("folder", **(values | {"root": str(root)} | changes)), seed)
 
     return load_folder
 
@@ -74,7 +74,7 @@ def refused(load: Callable[..., ImageSet], root: Path, **changes: Any) -> str:
 
 
 def test_classes_are_the_folders_in_alphabetical_order(load: Callable[..., ImageSet], root: Path) -> None:
-    assert load(root).class_names == ("cat", "dog")
+    assert load(root).facts.class_names == ("cat", "dog")
 
 
 def test_labels_are_those_of_the_folders(load: Callable[..., ImageSet], root: Path) -> None:
@@ -84,20 +84,20 @@ def test_labels_are_those_of_the_folders(load: Callable[..., ImageSet], root: Pa
 
 
 def test_the_folder_name_is_the_name_of_the_accuracies(load: Callable[..., ImageSet], root: Path) -> None:
-    assert load(root).variant == "folder pets"
+    assert load(root).facts.variant == "folder pets"
 
 
 def test_the_folder_that_one_stands_in_is_named_too(
     load: Callable[..., ImageSet], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    assert load(Path()).variant == "folder pets"
+    assert load(Path()).facts.variant == "folder pets"
 
 
 def test_mean_and_std_come_from_train_only(load: Callable[..., ImageSet], root: Path) -> None:
     data = load(root)
-    assert data.mean == pytest.approx((105 / 255, 105 / 255, 10 / 255))
-    assert data.std[:2] == pytest.approx((95 / 255, 95 / 255))
+    assert data.facts.mean == pytest.approx((105 / 255, 105 / 255, 10 / 255))
+    assert data.facts.std[:2] == pytest.approx((95 / 255, 95 / 255))
 
 
 def test_val_is_held_out_of_train_by_class(load: Callable[..., ImageSet], root: Path) -> None:
@@ -114,7 +114,7 @@ def test_other_files_and_hidden_folders_are_left_alone(load: Callable[..., Image
     (root / "train" / ".thumbnails").mkdir()
     (root / "train" / "readme.md").write_text("pets")
     data = load(root)
-    assert (data.class_names, len(data.train)) == (("cat", "dog"), 6)
+    assert (data.facts.class_names, len(data.train)) == (("cat", "dog"), 6)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_file_name_that_is_not_utf8_is_read(load: Callable[..., ImageSet], roo
 def test_a_class_may_have_any_name(load: Callable[..., ImageSet], root: Path, name: str) -> None:
     for split in ("train", "test"):
         (root / split / "cat").rename(root / split / name)
-    assert set(load(root).class_names) == {name, "dog"}
+    assert set(load(root).facts.class_names) == {name, "dog"}
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(load: Callable[..., ImageSet], root: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_changed_folder_is_decoded_anew(
 
 
 def test_another_image_size_is_decoded_anew(load: Callable[..., ImageSet], root: Path) -> None:
-    assert [load(root, image_size=size).image_size for size in (8, 16, 8)] == [8, 16, 8]
+    assert [load(root, image_size=size).facts.image_size for size in (8, 16, 8)] == [8, 16, 8]
 
 
 def test_an_unchanged_folder_is_stored_once(load: Callable[..., ImageSet], root: Path, tmp_path: Path) -> None:
@@ -333,13 +333,13 @@ def test_more_images_than_are_decoded_at_a_time_keep_their_order(load: Callable[
             )
     data = load(root)
     assert data.train.images[: 5 * 256, 0, 0, 0].tolist() == [*range(256)] * 5
-    assert np.array_equal(np.array(data.mean), channel_statistics(np.asarray(data.train.images))[0])
+    assert np.array_equal(np.array(data.facts.mean), channel_statistics(np.asarray(data.train.images))[0])
 
 
 @pytest.mark.parametrize("val_size", [0, 2])
 def test_what_is_read_again_is_what_was_decoded(load: Callable[..., ImageSet], root: Path, val_size: int) -> None:
     made, found = load(root, val_size=val_size), load(root, val_size=val_size)
-    assert (made.mean, made.std) == (found.mean, found.std)
+    assert (made.facts.mean, made.facts.std) == (found.facts.mean, found.facts.std)
     for a, b in zip(splits(made), splits(found), strict=True):
         assert np.array_equal(np.asarray(a.images), np.asarray(b.images)) and np.array_equal(a.labels, b.labels)
 
@@ -504,8 +504,8 @@ def test_a_missing_split_is_named(load: Callable[..., ImageSet], root: Path, spl
 @pytest.mark.slow
 def test_the_jpeg_copy_of_cifar10_is_whole_and_named_so(cifar10_images: Path, load: Callable[..., ImageSet]) -> None:
     data = load(cifar10_images, image_size=32, val_size=5000)
-    assert data.variant == "CIFAR-10 (JPEG)"
+    assert data.facts.variant == "CIFAR-10 (JPEG)"
     assert (len(data.train), len(data.val), len(data.test)) == (45_000, 5_000, 10_000)
     assert (np.bincount(data.train.labels) == 4_500).all() and (np.bincount(data.val.labels) == 500).all()
-    assert data.mean == pytest.approx((0.4913, 0.4821, 0.4465), abs=1e-4)
-    assert data.std == pytest.approx((0.2452, 0.2428, 0.2606), abs=1e-4)
+    assert data.facts.mean == pytest.approx((0.4913, 0.4821, 0.4465), abs=1e-4)
+    assert data.facts.std == pytest.approx((0.2452, 0.2428, 0.2606), abs=1e-4)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s9.data import sources
+from s9.config.data import FolderConfig
 from s9.data.image_set import ImageSet
-from s9.data_config import FolderConfig
-from s9.errors import UserError
+from s9.data.sources.load import load_images
+from s9.system.errors import UserError
 from tests.test_decode import tiff_with
 
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)
@@ -46,7 +46,7 @@ def load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., Imag
         caplog.clear()
         values: dict[str, Any] = {"val_size": 0, "loader": "resident", "workers": 0, "image_size": 8}
         values |= {"cache": str(tmp_path / "cache"), "root": str(root)}
-        return sources.load(FolderConfig("folder", **(values | changes)), seed=0)
+        return load_images(FolderConfig("folder", **(values | changes)), seed=0)
 
     return load_folder
 
@@ -82,7 +82,7 @@ def test_images_in_folders_inside_a_class_are_of_that_class(load: Callable[..., 
     paint(root / "train" / "cat" / "monday" / "4.png")
     paint(root / "train" / "cat" / "tuesday" / "late" / "4.png")
     data = load(root)
-    assert (data.class_names, data.train.labels.tolist()) == (("cat", "dog"), [0] * 5 + [1] * 3)
+    assert (data.facts.class_names, data.train.labels.tolist()) == (("cat", "dog"), [0] * 5 + [1] * 3)
 
 
 def test_a_folder_that_is_named_like_an_image_is_a_folder(load: Callable[..., ImageSet], root: Path) -> None:
@@ -150,7 +150,7 @@ def test_what_is_left_out_is_counted_by_kind_in_one_line(
         (root / name).write_bytes(b"not looked into")
     for _ in range(2):  # decoded, and from the cache
         data = load(root)
-        assert (len(data.train), len(data.test), data.class_names) == (6, 6, ("cat", "dog"))
+        assert (len(data.train), len(data.test), data.facts.class_names) == (6, 6, ("cat", "dog"))
         assert caplog.messages == [f"left out: {said}"]
 
 
@@ -203,9 +203,10 @@ def test_a_given_val_folder_says_that_val_size_is_not_used(
 
 
 def test_a_given_val_folder_does_not_change_mean_and_std(load: Callable[..., ImageSet], root: Path, val: Path) -> None:
-    with_val = load(root)
+    with_val = load(root).facts
     shutil.rmtree(val)
-    assert (load(root).mean, load(root).std) == (with_val.mean, with_val.std)
+    without = load(root).facts
+    assert (without.mean, without.std) == (with_val.mean, with_val.std)
 
 
 def test_two_val_folders_are_refused(load: Callable[..., ImageSet], root: Path, val: Path) -> None:
@@ -239,7 +240,7 @@ def other_name(request: pytest.FixtureRequest, root: Path, tmp_path: Path, monke
 def test_the_same_folder_by_another_name_is_the_same_images(
     load: Callable[..., ImageSet], root: Path, tmp_path: Path, other_name: str
 ) -> None:
-    first, second = load(root), load(other_name)
+    first, second = load(root).facts, load(other_name).facts
     assert (second.variant, second.contents) == ("folder pets", first.contents)
     assert len(stored(tmp_path)) == 1
 
@@ -274,7 +275,7 @@ def test_two_forms_of_a_name_are_one_class(load: Callable[..., ImageSet], root: 
     rename_class(root, "train", train)
     rename_class(root, "test", test)
     data = load(root)
-    assert data.class_names == (COMPOSED, "dog")
+    assert data.facts.class_names == (COMPOSED, "dog")
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 0, 0, 1, 1, 1],) * 2
 
 
@@ -293,11 +294,11 @@ def test_the_form_of_names_is_no_part_of_the_contents(load: Callable[..., ImageS
         for split in ("train", "test"):
             (root / split / "cat").rename(root / split / name)
             (root / split / name / "0.png").rename(root / split / name / f"{name}.png")
-        found.append(load(root))
+        found.append(load(root).facts)
         for split in ("train", "test"):
             (root / split / name / f"{name}.png").rename(root / split / name / "0.png")
             (root / split / name).rename(root / split / "cat")
-    assert found[0].contents == found[1].contents and found[0].facts.fingerprint == found[1].facts.fingerprint
+    assert found[0].contents == found[1].contents and found[0].fingerprint == found[1].fingerprint
 
 
 # Contents
@@ -307,21 +308,23 @@ def test_contents_count_the_images_of_each_class_and_split(
     load: Callable[..., ImageSet], root: Path, val: Path
 ) -> None:
     paint(root / "train" / "cat" / "more" / "4.png")
-    counts = {split: {name: count for name, (count, _) in of.items()} for split, of in load(root).contents.items()}
+    counts = {
+        split: {name: count for name, (count, _) in of.items()} for split, of in load(root).facts.contents.items()
+    }
     assert counts == {"train": {"cat": 4, "dog": 3}, "val": {"cat": 2, "dog": 1}, "test": {"cat": 3, "dog": 3}}
 
 
 def test_a_copied_folder_has_the_same_contents(load: Callable[..., ImageSet], root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "moved" / "animals", copy_function=shutil.copyfile)  # with other times
-    assert load(root).contents == load(tmp_path / "moved" / "animals").contents
+    assert load(root).facts.contents == load(tmp_path / "moved" / "animals").facts.contents
 
 
 def test_contents_are_the_same_from_the_cache(load: Callable[..., ImageSet], root: Path) -> None:
-    assert load(root).contents == load(root).contents
+    assert load(root).facts.contents == load(root).facts.contents
 
 
 def test_contents_do_not_depend_on_the_image_size(load: Callable[..., ImageSet], root: Path) -> None:
-    assert load(root).contents == load(root, image_size=16).contents
+    assert load(root).facts.contents == load(root, image_size=16).facts.contents
 
 
 def repainted(cats: Path) -> None:
@@ -357,13 +360,13 @@ def test_a_changed_file_changes_the_contents_of_its_class_alone(
     load: Callable[..., ImageSet], root: Path, change: Callable[[Path], None], split: str
 ) -> None:
     paint(root / split / "cat" / "0.bmp", RED)
-    before = load(root)
+    before = load(root).facts
     change(root / split / "cat")
-    after = load(root)
+    after = load(root).facts
     differing = [
         (s, n) for s, of in before.contents.items() for n, entry in of.items() if after.contents[s][n] != entry
     ]
-    assert differing == [(split, "cat")] and after.facts.fingerprint != before.facts.fingerprint
+    assert differing == [(split, "cat")] and after.fingerprint != before.fingerprint
 
 
 def test_a_renamed_class_changes_the_fingerprint(load: Callable[..., ImageSet], root: Path) -> None:
@@ -404,7 +407,7 @@ def test_deep_images_are_scaled_by_the_bits_that_are_in_use_in_all_of_them(
 def test_the_mean_is_of_the_scaled_images(load: Callable[..., ImageSet], root: Path) -> None:
     for number in range(3):
         paint_deep(root / "train" / "dog" / f"{number}.png", 1023)
-    assert load(root).mean == pytest.approx(((200 + 255) / 510, (10 + 255) / 510, (10 + 255) / 510))
+    assert load(root).facts.mean == pytest.approx(((200 + 255) / 510, (10 + 255) / 510, (10 + 255) / 510))
 
 
 def test_train_says_which_bits_are_in_use(load: Callable[..., ImageSet], root: Path) -> None:

@@ -7,24 +7,25 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from s9.command_line import compose_config
-from s9.config import AugConfig
-from s9.data.augment import sample_grid
-from s9.data.image_augment import ImageAugment
-from s9.errors import UserError
+from s9.cli.compose import compose_config
+from s9.config.schema import AugConfig
+from s9.data.augmentation.augment import sample_grid
+from s9.data.augmentation.image_augment import ImageAugment
+from s9.data.sources.cifar10 import FACTS
+from s9.system.errors import UserError
 from tests.conftest import composed
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf" / "aug"
 SETS = ("none", "basic", "full", "strong")
 IMAGES = ("data=digits", "aug.backend=albumentations", "data.loader=workers")
-MEAN = (0.4914, 0.4822, 0.4465)
 FULL = ("flip", "shift_scale_rotate", "gray", "dropout")
 # basic's pad and crop are one step in two: a padded image is larger, a crop of an image of its own size does nothing.
 STEPS = [(name, kept) for name in ("basic", "strong") for kept in (("flip",), ("pad", "crop"))]
@@ -50,7 +51,7 @@ def only(name: str, kept: Sequence[str]) -> AugConfig:
 def refused(*overrides: str) -> str:
     """What the user is told: one line."""
     with pytest.raises(UserError) as error:
-        ImageAugment(compose_config([*IMAGES, *overrides]).aug, MEAN, seed=0)
+        ImageAugment(compose_config([*IMAGES, *overrides]).aug, FACTS, seed=0)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -65,7 +66,7 @@ def noise() -> np.ndarray:
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_same_key_gives_the_same_image_in_any_order(noise: np.ndarray, name: str) -> None:
-    first, second = (ImageAugment(aug_config(f"aug={name}"), MEAN, seed=5) for _ in range(2))
+    first, second = (ImageAugment(aug_config(f"aug={name}"), FACTS, seed=5) for _ in range(2))
     keys = list(itertools.product((1, 2, 300), range(20)))
     forwards = {key: first(noise[key[1]], *key) for key in keys}
     backwards = {key: second(noise[key[1]], *key) for key in reversed(keys)}
@@ -74,7 +75,7 @@ def test_the_same_key_gives_the_same_image_in_any_order(noise: np.ndarray, name:
 
 @pytest.mark.parametrize("name", SETS[1:])
 def test_the_global_random_streams_do_not_move_the_images(noise: np.ndarray, name: str) -> None:
-    augment = ImageAugment(aug_config(f"aug={name}"), MEAN, seed=0)
+    augment = ImageAugment(aug_config(f"aug={name}"), FACTS, seed=0)
     made = []
     for seed in (1, 2):
         np.random.seed(seed)
@@ -100,26 +101,26 @@ def test_another_key_gives_another_image(
     """Of twenty images under two keys each, most differ; a lone pair may agree by chance."""
     made = []
     for seed, epoch, index in (one, other):
-        augment = ImageAugment(aug_config(f"aug={name}"), MEAN, seed)
+        augment = ImageAugment(aug_config(f"aug={name}"), FACTS, seed)
         made.append([augment(image, epoch + 10 * i, index + 10 * i) for i, image in enumerate(noise)])
     assert sum(not np.array_equal(a, b) for a, b in zip(*made, strict=True)) >= 15
 
 
 def test_no_augmentation_gives_the_images_as_they_are(noise: np.ndarray) -> None:
-    augment = ImageAugment(aug_config("aug=none"), MEAN, seed=0)
+    augment = ImageAugment(aug_config("aug=none"), FACTS, seed=0)
     assert all(np.array_equal(augment(image, 1, i), image) for i, image in enumerate(noise))
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_images_keep_their_type_and_shape(noise: np.ndarray, name: str) -> None:
-    augment = ImageAugment(aug_config(f"aug={name}"), MEAN, seed=0)
+    augment = ImageAugment(aug_config(f"aug={name}"), FACTS, seed=0)
     made = [augment(noise[i % 20], 1, i) for i in range(200)]
     assert {(image.dtype, image.shape) for image in made} == {(np.dtype(np.uint8), (32, 32, 3))}
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_data_set_itself_is_never_changed(noise: np.ndarray, name: str) -> None:
-    augment, before = ImageAugment(aug_config(f"aug={name}"), MEAN, seed=0), noise.copy()
+    augment, before = ImageAugment(aug_config(f"aug={name}"), FACTS, seed=0), noise.copy()
     for epoch, index in itertools.product(range(10), range(20)):
         augment(noise[index], epoch, index)
     assert np.array_equal(noise, before)
@@ -128,13 +129,13 @@ def test_the_data_set_itself_is_never_changed(noise: np.ndarray, name: str) -> N
 @pytest.mark.parametrize("name", SETS[1:])
 def test_images_of_another_size_keep_it(name: str) -> None:
     aug = aug_config("data=folder", "data.image_size=48", f"aug={name}")
-    augment = ImageAugment(aug, MEAN, seed=0, image_size=48)
+    augment = ImageAugment(aug, replace(FACTS, image_size=48), seed=0)
     assert augment(np.zeros((48, 48, 3), np.uint8), 1, 0).shape == (48, 48, 3)
 
 
 @pytest.mark.parametrize("name", SETS[1:])
 def test_the_samples_shown_are_those_that_training_sees(noise: np.ndarray, name: str) -> None:
-    augment = ImageAugment(aug_config(f"aug={name}"), MEAN, seed=0)
+    augment = ImageAugment(aug_config(f"aug={name}"), FACTS, seed=0)
     grid = sample_grid(noise[:4], augment, epochs=3)
     assert grid.shape == (4, 3, 32, 32, 3)
     for i, epoch in itertools.product(range(4), (1, 2, 3)):
@@ -146,7 +147,7 @@ def test_the_samples_shown_are_those_that_training_sees(noise: np.ndarray, name:
 
 @pytest.mark.parametrize("name, kept", STEPS)
 def test_every_transform_changes_images(noise: np.ndarray, name: str, kept: tuple[str, ...]) -> None:
-    augment = ImageAugment(only(name, kept), MEAN, seed=0)
+    augment = ImageAugment(only(name, kept), FACTS, seed=0)
     changed = sum(not np.array_equal(augment(image, 1, i), image) for i, image in enumerate(noise))
     assert changed >= 15  # a crop may by chance fall where the image was
 
@@ -157,32 +158,32 @@ def test_every_transform_of_the_sets_is_covered_here() -> None:
 
 
 def test_a_flip_mirrors_left_and_right(noise: np.ndarray) -> None:
-    augment = ImageAugment(only("full", ["flip"]), MEAN, seed=0)
+    augment = ImageAugment(only("full", ["flip"]), FACTS, seed=0)
     assert np.array_equal(augment(noise[0], 1, 0), noise[0][:, ::-1])
 
 
 def test_gray_makes_the_channels_equal(noise: np.ndarray) -> None:
-    found = ImageAugment(only("full", ["gray"]), MEAN, seed=0)(noise[0], 1, 0)
+    found = ImageAugment(only("full", ["gray"]), FACTS, seed=0)(noise[0], 1, 0)
     assert (found == found[..., :1]).all()
 
 
 def test_pad_and_crop_move_the_image_by_up_to_four_pixels_each_way() -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     image[16, 16] = 255
-    augment = ImageAugment(only("basic", ["pad", "crop"]), MEAN, seed=0)
+    augment = ImageAugment(only("basic", ["pad", "crop"]), FACTS, seed=0)
     places = {tuple(np.argwhere(augment(image, 1, i)[..., 0])[0] - 16) for i in range(1500)}
     assert places == set(itertools.product(range(-4, 5), repeat=2))
 
 
 def test_the_affine_transform_never_shows_a_black_border() -> None:
     white = np.full((32, 32, 3), 255, np.uint8)
-    augment = ImageAugment(only("full", ["shift_scale_rotate"]), MEAN, seed=0)
+    augment = ImageAugment(only("full", ["shift_scale_rotate"]), FACTS, seed=0)
     assert min(augment(white, 1, i).min() for i in range(200)) == 255
 
 
 @pytest.mark.parametrize(
     "mean, grey",
-    [(MEAN, (125, 123, 114)), ((0.0, 1.0, 0.5), (0, 255, 128)), ((0.1, 0.2, 0.3), (26, 51, 76))],
+    [(FACTS.mean, (125, 123, 114)), ((0.0, 1.0, 0.5), (0, 255, 128)), ((0.1, 0.2, 0.3), (26, 51, 76))],
 )
 def test_the_hole_is_one_square_of_16_pixels_in_the_mean_colour(
     mean: tuple[float, float, float], grey: tuple[int, int, int]
@@ -190,7 +191,7 @@ def test_the_hole_is_one_square_of_16_pixels_in_the_mean_colour(
     """76 is 0.3 * 255 = 76.5 to the nearest even number."""
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     image[(image == grey).any(-1)] = (7, 8, 9)  # no pixel has any of the hole's levels
-    augment = ImageAugment(only("full", ["dropout"]), mean, seed=0)
+    augment = ImageAugment(only("full", ["dropout"]), replace(FACTS, mean=mean), seed=0)
     for index in range(200):
         found = augment(image, 1, index)
         hole = (found != image).all(-1)
@@ -202,7 +203,7 @@ def test_the_hole_is_one_square_of_16_pixels_in_the_mean_colour(
 
 def test_the_hole_falls_on_all_parts_of_the_image() -> None:
     image = np.full((32, 32, 3), 255, np.uint8)
-    augment = ImageAugment(only("full", ["dropout"]), MEAN, seed=0)
+    augment = ImageAugment(only("full", ["dropout"]), FACTS, seed=0)
     covered = np.mean([(augment(image, 1, i) != image).any(-1) for i in range(2000)], 0)
     assert covered.min() > 0 and covered.max() < 1
 
@@ -240,7 +241,7 @@ def fired(found: np.ndarray) -> tuple[bool, bool, bool, bool]:
 @pytest.mark.parametrize("coins", list(itertools.product((0, 1), repeat=4)), ids=lambda coins: "".join(map(str, coins)))
 def test_the_picture_tells_which_transforms_fired(coins: tuple[int, int, int, int]) -> None:
     certain = [f"aug.transforms.{name}.p={p}" for name, p in zip(FULL, coins, strict=True)]
-    augment = ImageAugment(aug_config("aug=full", *certain), (HOLE / 255,) * 3, seed=1)
+    augment = ImageAugment(aug_config("aug=full", *certain), replace(FACTS, mean=(HOLE / 255,) * 3), seed=1)
     assert {fired(augment(picture(), 1, i)) for i in range(100)} == {tuple(map(bool, coins))}
 
 
@@ -250,7 +251,7 @@ KEYS = 4000
 @pytest.fixture(scope="module")
 def coins() -> np.ndarray:
     """(2, KEYS / 2, 4) of 0 and 1: which transforms fired in epochs 1 and 2, for each index."""
-    augment = ImageAugment(aug_config("aug=full"), (HOLE / 255,) * 3, seed=0)
+    augment = ImageAugment(aug_config("aug=full"), replace(FACTS, mean=(HOLE / 255,) * 3), seed=0)
     return np.array([[fired(augment(picture(), epoch, i)) for i in range(KEYS // 2)] for epoch in (1, 2)]).astype(float)
 
 
@@ -296,7 +297,7 @@ def test_every_set_says_how_it_is_used() -> None:
 
 @pytest.mark.parametrize("command", written_commands())
 def test_the_commands_written_in_the_files_work(command: str) -> None:
-    ImageAugment(aug_config(*shlex.split(command)), MEAN, seed=0)
+    ImageAugment(aug_config(*shlex.split(command)), FACTS, seed=0)
 
 
 def added(target: str, arguments: str = "") -> str:
@@ -367,9 +368,9 @@ def test_what_is_no_transform_is_refused(transform: str) -> None:
 COMPOSE_AND_LISTEN = """
 import sys
 sys.addaudithook(lambda event, args: event.startswith(("socket.getaddrinfo", "socket.connect")) and print(event, args))
-from s9.command_line import compose_config
+from s9.cli.compose import compose_config
 compose_config(["data=digits", "aug=full", "aug.backend=albumentations", "data.loader=workers"])
-import s9.data.image_augment
+import s9.data.augmentation.image_augment
 """
 
 
@@ -393,10 +394,10 @@ ONE_OF = (
 
 def test_a_transform_that_holds_others_works() -> None:
     """OneOf: each image is either filled with the mean or inverted, by its key."""
-    augment = ImageAugment(compose_config([*IMAGES, "aug=none", ONE_OF]).aug, MEAN, seed=0)
+    augment = ImageAugment(compose_config([*IMAGES, "aug=none", ONE_OF]).aug, FACTS, seed=0)
     black = np.zeros((32, 32, 3), np.uint8)
     seen = {tuple(augment(black, 1, index)[0, 0].tolist()) for index in range(20)}
-    assert seen == {tuple(round(255 * channel) for channel in MEAN), (255, 255, 255)}
+    assert seen == {tuple(round(255 * channel) for channel in FACTS.mean), (255, 255, 255)}
     assert np.array_equal(augment(black, 1, 7), augment(black, 1, 7))
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s9.data.image_set import CHUNK, ImageSet, Split, channel_statistics, hold_out
-from s9.errors import UserError
+from s9.data.image_set import CHUNK, ImageFacts, ImageSet, Split, channel_statistics, hold_out, image_set_of
+from s9.system.errors import UserError
 
 UNEVEN = (100, 41, 7, 320, 2)
 
@@ -136,7 +136,8 @@ def test_images_on_disk_are_held_out_as_those_in_memory_are(tmp_path: Path, val_
 
 def image_set(train: Split, class_names: tuple[str, ...]) -> ImageSet:
     none = train.take(np.arange(0))
-    return ImageSet("made up", class_names, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), train, none, none)
+    facts = ImageFacts("made up", class_names, 4, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    return ImageSet(facts, train, none, none)
 
 
 def test_examples_come_from_every_class_of_a_sorted_train_split() -> None:
@@ -162,4 +163,6 @@ def test_labels_are_told_by_their_class_names() -> None:
 
 
 def test_the_image_size_is_that_of_train() -> None:
-    assert image_set(Split(np.zeros((3, 48, 48, 3), np.uint8), np.zeros(3, np.int64)), ("a",)).image_size == 48
+    train = Split(np.zeros((3, 48, 48, 3), np.uint8), np.zeros(3, np.int64))
+    splits = {"train": train, "test": train}
+    assert image_set_of("made up", ["a"], splits, val_size=0, seed=0).facts.image_size == 48

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from s9.interrupt import STEP_WITHIN_S, Interrupted, Interrupts
-from s9.tracking.status import is_free, read_status
+from s9.system.interrupt import STEP_WITHIN_S, Interrupted, Interrupts
+from s9.tracking.folder import RunFolder
 from s9.training.checkpoint import found, read
 from tests import processes
 from tests.processes import QUICK, WORKERS, differing, finish, group_is_empty, start, state
@@ -106,7 +106,7 @@ def test_it_ends_within_five_seconds(ended: Ended) -> None:
 
 @pytest.mark.slow
 def test_the_status_is_interrupted_by_its_name(ended: Ended) -> None:
-    said = read_status(ended.folder)
+    said = RunFolder(ended.folder).read_status()
     assert (said["state"], said["reason"]) == ("interrupted", ended.number.name)
 
 
@@ -130,7 +130,7 @@ def test_the_last_line_says_how_to_go_on(ended: Ended) -> None:
 
 @pytest.mark.slow
 def test_the_run_is_free_again(ended: Ended) -> None:
-    assert is_free(ended.folder)
+    assert RunFolder(ended.folder).is_free()
 
 
 @pytest.mark.slow

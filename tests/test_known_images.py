@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from s9 import evaluate
-from s9.command_line import compose_config
-from s9.data import sources
+from s9.cli.compose import compose_config
 from s9.data.image_set import ImageFacts, ImageSet, Split, in_short
-from s9.errors import UserError
-from s9.interrupt import Interrupted
-from s9.prepared import runs_of
-from s9.run import train
-from s9.tracking import figures, record
-from s9.tracking.status import is_done, read_status
+from s9.data.sources.load import load_images
+from s9.runs.donors import runs_of
+from s9.runs.run import train
+from s9.system.errors import UserError
+from s9.system.interrupt import Interrupted
+from s9.tracking import figures
+from s9.tracking.folder import RunFolder
 from tests.doors import SMALL
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -62,7 +62,7 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 def resume(place: Path) -> None:
-    train(record.read_config(place / "run"), place / "run", resumed=True)
+    train(RunFolder(place / "run").read_config(), place / "run", resumed=True)
 
 
 def add_one(images: Path) -> str:
@@ -107,9 +107,9 @@ def test_a_run_does_not_go_on_with_other_images(copy: Path, change: Callable[[Pa
 
 
 def test_a_run_goes_on_where_its_images_are_a_copy_of_what_they_were(copy: Path) -> None:
-    before = (copy / "run" / record.SUMMARY).read_bytes()
+    before = (RunFolder(copy / "run").summary).read_bytes()
     resume(copy)
-    assert (copy / "run" / record.SUMMARY).read_bytes() == before
+    assert (RunFolder(copy / "run").summary).read_bytes() == before
 
 
 def test_a_run_goes_on_after_its_images_have_moved(copy: Path) -> None:
@@ -147,10 +147,10 @@ def test_scores_of_the_same_images_are_the_same_from_anywhere(
 
 def test_mean_std_and_the_order_of_classes_are_the_runs(made: Path, tmp_path: Path) -> None:
     """So that its weights mean the same where train has changed since."""
-    known = record.read_images(made / "run")
+    known = RunFolder(made / "run").read_images()
     assert known is not None
     other = replace(known, class_names=("wasps", "ants", "bees"), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    data = sources.load(record.read_config(made / "run").data, 0)
+    data = load_images(RunFolder(made / "run").read_config().data, 0)
     seen = data.as_known_to(other)
     assert (seen.class_names, seen.mean, seen.std) == (other.class_names, other.mean, other.std)
     assert data.names_of(data.test.labels) == seen.names_of(seen.test.labels)
@@ -158,20 +158,20 @@ def test_mean_std_and_the_order_of_classes_are_the_runs(made: Path, tmp_path: Pa
 
 
 def test_what_a_run_knows_of_its_images_is_read_as_it_was_written(made: Path) -> None:
-    known = record.read_images(made / "run")
-    assert known == sources.load(record.read_config(made / "run").data, 0).facts
+    known = RunFolder(made / "run").read_images()
+    assert known == load_images(RunFolder(made / "run").read_config().data, 0).facts
     assert known.class_names == CLASSES and known.contents["train"]["ants"][0] == 8
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"variant": 1}', '{"contents": {"train": 3}}'])
 def test_a_damaged_file_of_them_is_one_line(tmp_path: Path, content: str) -> None:
-    (tmp_path / record.IMAGES).write_text(content)
+    (RunFolder(tmp_path).images).write_text(content)
     with pytest.raises(UserError, match=r"images.json: is damaged"):
-        record.read_images(tmp_path)
+        RunFolder(tmp_path).read_images()
 
 
 def test_of_an_older_run_it_is_said_that_they_are_not_known(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (copy / "run" / record.IMAGES).unlink()
+    (RunFolder(copy / "run").images).unlink()
     scored(copy)
     assert "which images this run was trained on is not recorded" in capsys.readouterr().out
 
@@ -179,26 +179,26 @@ def test_of_an_older_run_it_is_said_that_they_are_not_known(copy: Path, capsys: 
 def test_a_checkpoint_of_other_images_is_refused_by_itself(copy: Path) -> None:
     """Where images.json was lost, or replaced by that of another run."""
     add_one(copy / "images")
-    (copy / "run" / record.IMAGES).unlink()
+    (RunFolder(copy / "run").images).unlink()
     with pytest.raises(UserError, match="of another run; images was "):
         resume(copy)
 
 
 def test_a_teacher_of_other_images_is_named_with_what_differs(copy: Path) -> None:
     said = add_one(copy / "images")
-    config = replace(record.read_config(copy / "run"), teacher=str(copy / "run"))
+    config = replace(RunFolder(copy / "run").read_config(), teacher=str(copy / "run"))
     with pytest.raises(UserError, match=re.escape(f"run: is of other images than this run's: {said}")):
         train(config, copy / "student")
 
 
 def test_other_test_images_do_not_make_a_teacher_another_one(copy: Path) -> None:
     change_test(copy / "images")
-    train(replace(record.read_config(copy / "run"), teacher=str(copy / "run")), copy / "student")
+    train(replace(RunFolder(copy / "run").read_config(), teacher=str(copy / "run")), copy / "student")
 
 
 def test_the_digits_and_their_order_are_known_too() -> None:
-    data = sources.load(compose_config(["data=digits"]).data, 0)
-    assert {split: sum(count for count, _ in classes.values()) for split, classes in data.contents.items()} == {
+    data = load_images(compose_config(["data=digits"]).data, 0)
+    assert {split: sum(count for count, _ in classes.values()) for split, classes in data.facts.contents.items()} == {
         "train": len(data.train) + len(data.val),
         "test": len(data.test),
     }
@@ -256,15 +256,15 @@ def test_a_run_whose_folder_has_a_colon_in_its_name_can_be_named(
 
 
 def test_the_file_is_plain_json(made: Path) -> None:
-    stored = json.loads((made / "run" / record.IMAGES).read_text())
+    stored = json.loads((RunFolder(made / "run").images).read_text())
     assert stored["class_names"] == list(CLASSES) and stored["image_size"] == 32
 
 
 def killed_while_drawing(folder: Path) -> list[Path]:
     """Stands for the figures: what is on disk by then."""
-    assert read_status(folder)["state"] in ("running", "done")
-    if (folder / record.SUMMARY).exists():
-        assert is_done(folder)
+    assert RunFolder(folder).read_status()["state"] in ("running", "done")
+    if (RunFolder(folder).summary).exists():
+        assert RunFolder(folder).is_done()
         raise Interrupted(signal.SIGTERM)
     return []
 
@@ -274,5 +274,5 @@ def test_a_run_that_is_ended_while_it_draws_is_done(
 ) -> None:
     monkeypatch.setattr(figures, "draw_all", lambda folder: killed_while_drawing(folder))
     with pytest.raises(Interrupted):
-        train(record.read_config(made / "run"), tmp_path)
-    assert is_done(tmp_path) and (tmp_path / record.FINAL).exists()
+        train(RunFolder(made / "run").read_config(), tmp_path)
+    assert RunFolder(tmp_path).is_done() and (RunFolder(tmp_path).final).exists()

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from s9.command_line import compose_config
-from s9.config import Config
-from s9.data.augment import Augment, build_augment
-from s9.data.batch_augment import BatchAugment
-from s9.data.image_augment import ImageAugment
+from s9.cli.compose import compose_config
+from s9.config.schema import Config
+from s9.data.augmentation.augment import Augment, build_augment
+from s9.data.augmentation.batch_augment import BatchAugment
+from s9.data.augmentation.image_augment import ImageAugment
 from s9.data.image_set import Split
 from s9.data.loaders import Batch, KeyedBatches, TrainLoader, WorkerBatches
 from s9.data.loaders import train_loader as loader_of
+from s9.data.sources.cifar10 import FACTS
 
 CPU = torch.device("cpu")
-MEAN = (0.4914, 0.4822, 0.4465)
 
 
 def pictures(count: int) -> np.ndarray:
@@ -51,7 +51,7 @@ every_loader = pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
 
 @cache
 def augment_of(*overrides: str, seed: int = 0) -> Augment:
-    return build_augment(config_of(*overrides).aug, MEAN, seed)
+    return build_augment(config_of(*overrides).aug, FACTS, seed)
 
 
 def train_loader(*overrides: str, split: Split | None = None) -> TrainLoader:
@@ -239,7 +239,8 @@ AUGMENT = [(1, "fork"), (3, "fork"), *(pytest.param(n, "spawn", marks=pytest.mar
 
 
 def from_workers(augment: ImageAugment | None, workers: int, start_method: str | None) -> WorkerBatches:
-    return WorkerBatches(numbered(100), KeyedBatches(100, 16, seed=0), augment, CPU, workers, start_method)
+    batches = KeyedBatches(100, 16, seed=0)
+    return WorkerBatches(numbered(100), batches, augment, CPU, workers=workers, start_method=start_method)
 
 
 @pytest.fixture(scope="module", params=WORKERS, ids=str)

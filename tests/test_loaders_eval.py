@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from s9.data.image_set import Split
-from s9.data.loaders import EVAL_BATCH, eval_batches, to_device
-from tests.test_loaders import CPU, MEAN, numbered, numbers, pictures
+from s9.data.loaders import EVAL_BATCH, eval_batches
+from s9.data.sources.cifar10 import MEAN, STD
+from s9.system.compute import Compute
+from tests.test_loaders import CPU, numbered, numbers, pictures
 
-STD = (0.2470, 0.2435, 0.2616)
+HOST = Compute(CPU, torch.float32)
 
 
 @pytest.mark.parametrize("count", [0, 1, EVAL_BATCH, 2 * EVAL_BATCH + 100])
@@ -26,7 +28,7 @@ def test_eval_batches_are_the_pixels_as_they_are() -> None:
 
 
 def normalised(images: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> torch.Tensor:
-    return to_device(torch.from_numpy(images).permute(0, 3, 1, 2), CPU, mean, std)
+    return HOST.normalised(torch.from_numpy(images).permute(0, 3, 1, 2), mean, std)
 
 
 def test_normalisation_is_that_of_numpy_in_double_precision() -> None:
@@ -56,7 +58,7 @@ def test_what_the_network_gets_is_float32_with_channels_last() -> None:
 
 def test_images_with_channels_first_in_memory_come_out_the_same() -> None:
     images = torch.from_numpy(pictures(8)).permute(0, 3, 1, 2)
-    first, last = (to_device(i, CPU, MEAN, STD) for i in (images.contiguous(), images))
+    first, last = (HOST.normalised(i, MEAN, STD) for i in (images.contiguous(), images))
     assert torch.equal(first, last) and first.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -70,5 +72,6 @@ def test_normalisation_leaves_the_batch_as_it_was() -> None:
 @pytest.mark.gpu
 def test_a_gpu_normalises_as_the_cpu_does() -> None:
     images = torch.from_numpy(pictures(50)).permute(0, 3, 1, 2)
-    there, here = to_device(images, torch.device("cuda"), MEAN, STD), to_device(images, CPU, MEAN, STD)
+    gpu = Compute(torch.device("cuda"), torch.float32)
+    there, here = (compute.normalised(images, MEAN, STD) for compute in (gpu, HOST))
     assert there.is_cuda and (there.cpu() - here).abs().max() < 1e-6

@@ -13,19 +13,22 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from s9.config import Config, DigitsConfig
-from s9.data.augment import build_augment
+from s9.config.data import DigitsConfig
+from s9.config.schema import Config
+from s9.data.augmentation.augment import build_augment
 from s9.data.image_set import ImageSet
-from s9.data.loaders import TrainLoader, to_device, train_loader
-from s9.data.sources import load
+from s9.data.keys import seed_everything
+from s9.data.loaders import TrainLoader, train_loader
+from s9.data.sources.load import load_images
 from s9.models.s9net import S9Net
-from s9.runtime import seed_everything
+from s9.system.compute import Compute
 from s9.training.evaluation import predict, score
-from s9.training.loop import EpochRecord, NonFiniteLossError, averaged, fit
+from s9.training.learner import Learner, averaged
+from s9.training.loop import EpochRecord, NonFiniteLossError, StepDone, Watch, fit
 from s9.training.optim import build_optimizer, build_scheduler, schedule
 from tests.conftest import composed
 
-CPU = torch.device("cpu")
+CPU = Compute(torch.device("cpu"), torch.float32)
 KEYS = {
     "epoch",
     "step",
@@ -42,15 +45,13 @@ BLOCKS: Any = {"C1": {"conv1": {"channels": 8, "stride": 4}, "conv2": {"channels
 
 
 @dataclass
-class Seen:
-    """What `fit` showed its watcher, step by step."""
+class Seen(Watch):
+    """What `fit` showed its watch, step by step."""
 
     steps: list[tuple[int, int, int, int]] = field(default_factory=list)  # epoch, batch, batches, images
 
-    def step(
-        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
-    ) -> None:
-        self.steps.append((epoch, batch, batches, images))
+    def step(self, done: StepDone) -> None:
+        self.steps.append((done.epoch, done.batch, done.batches, done.images))
 
 
 @dataclass
@@ -64,11 +65,18 @@ class Run:
     optimizer: torch.optim.Optimizer
     loader: TrainLoader
 
-    def fit(self, watcher: Any = None, precision: torch.dtype = torch.float32) -> Iterator[EpochRecord]:
+    def fit(self, watch: Watch | None = None, precision: torch.dtype = torch.float32) -> Iterator[EpochRecord]:
         total = len(self.loader) * self.config.trainer.epochs
         scheduler = build_scheduler(self.config.scheduler, self.optimizer, total)
-        data, config, loader, shown = self.data, self.config, self.loader, watcher or Seen()
-        reached = fit(self.model, self.ema, self.optimizer, scheduler, loader, data, config, CPU, precision, shown)
+        learner = Learner(model=self.model, optimizer=self.optimizer, scheduler=scheduler, ema=self.ema)
+        reached = fit(
+            learner=learner,
+            batches=self.loader,
+            data=self.data,
+            compute=Compute(CPU.device, precision),
+            settings=self.config,
+            watch=watch,
+        )
         return (at.record | at.times for at in reached if at.record)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -77,7 +85,7 @@ class Run:
 
 @functools.cache
 def digits_set(val_size: int, seed: int) -> ImageSet:
-    return load(DigitsConfig("digits", val_size, "resident", workers=0), seed)
+    return load_images(DigitsConfig("digits", val_size, "resident", workers=0), seed)
 
 
 def prepare(*overrides: str) -> Run:
@@ -88,8 +96,9 @@ def prepare(*overrides: str) -> Run:
     config.model = dataclasses.replace(config.model, blocks=copy.deepcopy(BLOCKS), head=True)
     seed_everything(config.seed)
     data = digits_set(config.data.val_size, config.seed)
-    loader = train_loader(config, data.train, build_augment(config.aug, data.mean, config.seed), CPU)
-    model = S9Net(config.model, len(data.class_names))
+    augment = build_augment(config.aug, data.facts, config.seed)
+    loader = train_loader(config, data.train, augment, CPU.device)
+    model = S9Net(config.model, data.facts)
     optimizer = build_optimizer(config.optimizer, model)
     ema = averaged(model, config.trainer.ema_decay)
     return Run(config, data, model, ema, optimizer, loader)
@@ -157,7 +166,7 @@ def test_a_caller_that_stops_leaves_the_other_epochs_untrained() -> None:
     assert {epoch for epoch, *_ in seen.steps} == {1}
 
 
-def test_the_watcher_is_shown_every_step() -> None:
+def test_the_watch_is_shown_every_step() -> None:
     run, seen = prepare(), Seen()
     list(run.fit(seen))
     assert seen.steps == [(epoch, batch, 5, 32 * batch) for epoch in (1, 2) for batch in range(1, 6)]
@@ -188,7 +197,7 @@ def test_another_seed_gives_other_weights() -> None:
 def test_a_learning_rate_beyond_all_measure_stops_the_run_and_is_named() -> None:
     # The first step has one twentieth of it, which is enough; the loss is looked at after the fifth.
     with pytest.raises(NonFiniteLossError, match=r"^loss is nan in epoch 1, step 2, near lr 8e\+29; "):
-        list(prepare("optimizer.lr=1e30").fit())
+        list(prepare("optimizer=sgd", "optimizer.lr=1e30").fit())
 
 
 @dataclass
@@ -198,10 +207,8 @@ class Poison(Seen):
     model: nn.Module = field(default_factory=nn.Module)
     after: int = 0
 
-    def step(
-        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
-    ) -> None:
-        super().step(epoch, batch, batches, images, loss_sum, correct)
+    def step(self, done: StepDone) -> None:
+        super().step(done)
         if len(self.steps) == self.after:
             with torch.no_grad():
                 next(self.model.parameters()).fill_(torch.nan)
@@ -271,9 +278,7 @@ class HandMadeAverage(Seen):
     decay: float = 0.0
     state: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def step(
-        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
-    ) -> None:
+    def step(self, done: StepDone) -> None:
         now = {n: v.detach().clone() for n, v in self.model.state_dict().items() if v.is_floating_point()}
         if not self.state:
             self.state, self.count = now, 0
@@ -329,7 +334,7 @@ def test_averaging_does_not_change_the_trained_weights() -> None:
 def test_val_is_scored_with_the_averaged_weights_where_they_are_kept(decay: float) -> None:
     run = prepare(f"trainer.ema_decay={decay}", "trainer.epochs=1")
     (record,) = run.fit()
-    probs = predict(run.ema or run.model, run.data.val, run.data, CPU, torch.float32)
+    probs = predict(run.ema or run.model, run.data.val, run.data.facts, CPU)
     scores = score(probs, run.data.val)
     assert (record["val/loss"], record["val/accuracy"]) == (scores["loss"], scores["accuracy"])
 
@@ -340,7 +345,7 @@ def first_loss_by_hand(run: Run, smoothing: float) -> float:
     run.loader.start_epoch(1)
     raw, labels = next(iter(run.loader))
     with torch.no_grad():
-        log_probs = F.log_softmax(model(to_device(raw, CPU, run.data.mean, run.data.std)), dim=1)
+        log_probs = F.log_softmax(model(CPU.normalised(raw, run.data.facts.mean, run.data.facts.std)), dim=1)
     hard = -log_probs[torch.arange(len(labels)), labels].mean()
     return float((1 - smoothing) * hard - smoothing * log_probs.mean())
 

@@ -17,11 +17,12 @@ MEGABYTES = IMAGES * 3 * PIXELS**2 // 10**6
 TRAINS = """
 import json, sys, threading, time
 from pathlib import Path
-from s9.command_line import compose_config
-from s9.data import folder, loaders, sources
+from s9.cli.compose import compose_config
+from s9.data import loaders
+from s9.data.sources.load import folder, load as sources
 from s9.models import s9net
 from s9.tracking import figures
-from s9.run import train
+from s9.runs.run import train
 from s9.training import checkpoint, evaluation, loop
 
 def anonymous():  # memory of its own, in MB; pages of a mapped file are the kernel's, who takes them back at need
@@ -63,7 +64,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
                 (folder / "images" / split / name / f"{number}.png").write_bytes(file.getvalue())
     overrides = [
         *("data=folder", f"data.root={folder / 'images'}", f"data.cache={folder / 'cache'}", "data.val_size=0"),
-        *(f"data.image_size={PIXELS}", "data.loader=workers", "data.workers=1", "aug=basic", "model=strided"),
+        *(f"data.facts.image_size={PIXELS}", "data.loader=workers", "data.workers=1", "aug=basic", "model=strided"),
         *("trainer.epochs=1", "trainer.steps_per_epoch=2", "trainer.batch_size=4", "wandb=disabled"),
     ]
     (folder / "run").mkdir()

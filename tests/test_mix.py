@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from scipy import stats  # type: ignore[import-untyped]  # comes with scikit-learn, without types
 
-from s9.config import MixConfig
-from s9.data.mix import Mixed, mix
-from s9.errors import UserError
+from s9.config.schema import MixConfig
+from s9.data.augmentation.mix import Mixed, mix
+from s9.system.errors import UserError
 from s9.training.loop import mixed_loss
 
 NAMES = ("cutmix", "mixup")
@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("name", NAMES)
 
 
 def batch(size: int = 8, height: int = 32, width: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise with channels last, as `to_device` makes it, and labels that are all different."""
+    """Noise with channels last, as `Compute.normalised` makes it, and labels that are all different."""
     images = torch.randn(size, 3, height, width, generator=torch.Generator().manual_seed(0))
     return images.contiguous(memory_format=torch.channels_last), torch.arange(size)
 

@@ -11,23 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s9.command_line import groups
-from s9.config import DigitsConfig, ModelConfig
+from s9.cli.help import groups
+from s9.config.data import DigitsConfig
+from s9.config.model import ModelConfig
 from s9.data.image_set import ImageSet
-from s9.data.loaders import eval_batches, to_device
-from s9.data.sources import load
-from s9.errors import UserError
+from s9.data.loaders import eval_batches
+from s9.data.sources.cifar10 import FACTS
+from s9.data.sources.load import load_images
 from s9.models.s9net import S9Net
-from s9.training.optim import (
-    Muon,
-    build_optimizer,
-    build_scheduler,
-    constant,
-    cosine,
-    one_cycle,
-    orthogonalise,
-    schedule,
-)
+from s9.system.compute import Compute
+from s9.system.errors import UserError
+from s9.training.muon import Muon, orthogonalise
+from s9.training.optim import build_optimizer, build_scheduler, constant, cosine, one_cycle, schedule
 from tests.conftest import composed
 
 OPTIMIZERS, SCHEDULERS = groups()["optimizer"], groups()["scheduler"]
@@ -45,7 +40,7 @@ BLOCKS: Any = {
 
 def small_network() -> S9Net:
     torch.manual_seed(0)
-    return S9Net(ModelConfig("small", 0.0, "relu", whiten=False, head=True, blocks=BLOCKS), 10)
+    return S9Net(ModelConfig("small", 0.0, "relu", whiten=False, head=True, blocks=BLOCKS), FACTS)
 
 
 def optimizer_config(name: str) -> dict[str, Any]:
@@ -344,16 +339,17 @@ def test_muon_keeps_filters_channels_last() -> None:
 
 @pytest.fixture(scope="module")
 def digits_set() -> ImageSet:
-    return load(DigitsConfig("digits", 150, "resident", workers=0), seed=0)
+    return load_images(DigitsConfig("digits", 150, "resident", workers=0), seed=0)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_halves_the_loss_on_digits_in_60_steps(name: str, digits_set: ImageSet) -> None:
     raw, labels = next(eval_batches(digits_set.train))
-    images = to_device(raw, torch.device("cpu"), digits_set.mean, digits_set.std)
+    facts = digits_set.facts
+    images = Compute(torch.device("cpu"), torch.float32).normalised(raw, facts.mean, facts.std)
     blocks: Any = {"C1": {f"conv{i}": {"channels": 8 * 2**i, "stride": 2} for i in (1, 2, 3)}}
     torch.manual_seed(0)
-    model = S9Net(ModelConfig("quick", 0.0, "relu", whiten=False, head=True, blocks=blocks), 10)
+    model = S9Net(ModelConfig("quick", 0.0, "relu", whiten=False, head=True, blocks=blocks), facts)
     optimizer = build_optimizer(optimizer_config(name), model)
     scheduler = build_scheduler(composed("scheduler=onecycle").scheduler, optimizer, total_steps=60)
     losses = []

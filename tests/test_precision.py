@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from s9.command_line import compose_config, groups
+from s9.cli.compose import compose_config
+from s9.cli.help import groups
+from s9.data.sources.cifar10 import FACTS
 from s9.models.convolution import Convolution
 from s9.models.precision import TOLERANCE, gradient_error, guard_bfloat16
 from s9.models.s9net import S9Net
+from s9.system.compute import Compute
 from tests.conftest import composed
 
 CPU = torch.device("cpu")
@@ -65,14 +68,14 @@ def test_a_convolution_kept_in_float32_is_exact_under_autocast() -> None:
 
 @pytest.mark.parametrize("name", groups()["model"])
 def test_the_guard_moves_nothing(name: str) -> None:
-    model = S9Net(composed(f"model={name}").model, num_classes=10)
+    model = S9Net(composed(f"model={name}").model, FACTS)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     stream = torch.get_rng_state()
-    guard_bfloat16(model, 32, CPU, torch.bfloat16)
+    guard_bfloat16(model, 32, Compute(CPU, torch.bfloat16))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), stream) and model.training
 
 
 def test_float32_needs_no_guard() -> None:
-    model = S9Net(compose_config(["model=strided"]).model, num_classes=10)
-    assert guard_bfloat16(model, 32, CPU, torch.float32) == []
+    model = S9Net(compose_config(["model=strided"]).model, FACTS)
+    assert guard_bfloat16(model, 32, Compute(CPU, torch.float32)) == []

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from s9 import process
+from s9.system import process
 from tests.conftest import ROOT
 
 FAULTS = """
 import ctypes, resource, sys
 import numpy as np
-from s9 import command_line
+from s9.cli import compose as command_line
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would hide most of them
 

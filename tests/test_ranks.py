@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from s9.command_line import compose_config
-from s9.config import Config
+from s9.cli.compose import compose_config
+from s9.config.schema import Config
 from s9.data.loaders import KeyedBatches
-from s9.prepared import prepare
-from s9.run import Nobody
+from s9.runs.prepare import prepare
 from s9.training import checkpoint
 from s9.training.ranks import Ranks, joined
 from s9.training.weights import save_weights

@@ -138,8 +138,8 @@ def test_a_train_split_on_disk_goes_to_a_worker_without_its_images(mapped: np.me
 
 
 def batches_of(workers: int, split: Split) -> Iterator[tuple[torch.Tensor, ...]]:
-    source = WorkerBatches(split, KeyedBatches(150, 50, seed=0), None, torch.device("cpu"), workers, "spawn")
-    yield from source
+    batches, cpu = KeyedBatches(150, 50, seed=0), torch.device("cpu")
+    yield from WorkerBatches(split, batches, None, cpu, workers=workers, start_method="spawn")
 
 
 def test_a_spawned_worker_reads_the_same_batches(rows: Rows) -> None:

@@ -1,108 +1,21 @@
-"""The machine under a run: devices and precisions that are there, seeds that repeat, facts that can be stored."""
+"""The machine under a run: facts that can be stored, and which source of s9 it is."""
 
 import hashlib
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from s9 import runtime
-from s9.errors import UserError
-from s9.process import available_cores
+from s9.system import runtime
+from s9.system.compute import Compute
+from s9.system.process import available_cores
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize("name", ["cuda:99", "tpu"])
-def test_a_device_that_is_not_here_is_refused_with_its_key_and_those_that_are(name: str) -> None:
-    with pytest.raises(UserError, match=rf"^trainer\.device={name}: .*here: auto, .*cpu$") as caught:
-        runtime.pick_device(name)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_devices_that_a_refusal_names_are_accepted() -> None:
-    with pytest.raises(UserError) as caught:
-        runtime.pick_device("cuda:99")
-    named = str(caught.value).partition("here: ")[2].split(", ")
-    assert [runtime.pick_device(name).type for name in named[1:]] == [name.partition(":")[0] for name in named[1:]]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_cuda_is_refused_where_there_is_none() -> None:
-    with pytest.raises(UserError, match=r"^trainer\.device=cuda: not on this machine"):
-        runtime.pick_device("cuda")
-
-
-def test_the_cpu_is_always_there() -> None:
-    assert runtime.pick_device("cpu") == CPU
-
-
-def test_auto_picks_an_accelerator_before_the_cpu() -> None:
-    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    assert runtime.pick_device("auto").type == best
-
-
-@pytest.mark.parametrize(("real", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_bfloat16_only_where_the_hardware_has_it(
-    real: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runtime, "has_real_bfloat16", lambda device: real)
-    assert runtime.pick_precision("auto", CPU) == dtype
-
-
-def test_bfloat16_is_given_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "has_real_bfloat16", lambda device: True)
-    assert runtime.pick_precision("bfloat16", CPU) == torch.bfloat16
-
-
-def test_bfloat16_is_refused_with_its_key_where_the_hardware_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "has_real_bfloat16", lambda device: False)
-    with pytest.raises(UserError, match=r"^trainer\.precision=bfloat16: .*allowed: auto, float32$") as caught:
-        runtime.pick_precision("bfloat16", CPU)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("real", [True, False])
-def test_float32_is_float32_on_any_hardware(real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "has_real_bfloat16", lambda device: real)
-    assert runtime.pick_precision("float32", CPU) == torch.float32
-
-
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs the kernel's list of what the processor can do")
-def test_this_processor_has_bfloat16_exactly_when_the_kernel_lists_it() -> None:
-    listed = "avx512_bf16" in Path("/proc/cpuinfo").read_text().split()
-    assert runtime.has_real_bfloat16(CPU) == listed
-
-
-def draws() -> tuple[float, list[float], list[float]]:
-    return random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist()
-
-
-def test_the_same_seed_repeats_the_draws_of_python_numpy_and_torch() -> None:
-    runtime.seed_everything(3)
-    first = draws()
-    runtime.seed_everything(3)
-    assert draws() == first
-
-
-def test_another_seed_draws_otherwise_from_each_of_them() -> None:
-    runtime.seed_everything(3)
-    first = draws()
-    runtime.seed_everything(4)
-    assert all(one != other for one, other in zip(draws(), first, strict=True))
-
-
-@pytest.mark.parametrize("seed", [0, 2**32 - 1])
-def test_the_smallest_and_the_largest_seed_are_accepted_by_all(seed: int) -> None:
-    runtime.seed_everything(seed)
-    assert torch.initial_seed() == seed
 
 
 def git(*arguments: str) -> str:
@@ -167,7 +80,7 @@ def installed(tmp_path: Path) -> Path:
     info = libraries / "s9-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: s9\nVersion: 0.1.0\n")
-    (info / "RECORD").write_text("s9/runtime.py,sha256=abc,1\n")
+    (info / "RECORD").write_text("s9/system/runtime.py,sha256=abc,1\n")
     (tmp_path / ".gitignore").write_text("libraries\n")
     as_somebody = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com"]
     for command in (["init", "-q"], ["add", ".gitignore"], ["commit", "-qm", "theirs"]):
@@ -177,7 +90,7 @@ def installed(tmp_path: Path) -> Path:
 
 def state_of(libraries: Path) -> dict[str, str | bool | None]:
     said = subprocess.run(
-        [sys.executable, "-c", "import json; from s9 import runtime; print(json.dumps(runtime.git_state()))"],
+        [sys.executable, "-c", "import json; from s9.system import runtime; print(json.dumps(runtime.git_state()))"],
         cwd=libraries,
         env=os.environ | {"PYTHONPATH": str(libraries)},
         capture_output=True,
@@ -206,4 +119,5 @@ def test_the_description_says_what_the_processor_can_do() -> None:
 
 
 def test_the_arithmetic_is_the_precision_and_the_threads() -> None:
-    assert runtime.describe_arithmetic(torch.bfloat16) == {"precision": "bfloat16", "threads": torch.get_num_threads()}
+    described = runtime.describe_arithmetic(Compute(CPU, torch.bfloat16))
+    assert described == {"precision": "bfloat16", "threads": torch.get_num_threads()}

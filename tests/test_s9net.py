@@ -1,7 +1,7 @@
 """The network that the rows make: shapes, paths, dropout, head, refusals, and the whitened start."""
 
-import dataclasses
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s9.command_line import compose_config, groups
-from s9.config import ModelConfig
-from s9.data.image_set import ImageSet, Split, channel_statistics
-from s9.data.loaders import to_device
-from s9.errors import UserError
+from s9.cli.compose import compose_config
+from s9.cli.help import groups
+from s9.config.model import ModelConfig
+from s9.data.image_set import ImageFacts, ImageSet, Split, image_set_of
+from s9.data.sources.cifar10 import FACTS
 from s9.models.s9net import Layer, S9Net, build_model, refuse_single_values, rows
+from s9.system.compute import Compute
+from s9.system.errors import UserError
 from tests.conftest import composed
 
 MODELS = groups()["model"]
@@ -49,9 +51,14 @@ def hand_made(layers: Rows, **settings: Any) -> ModelConfig:
     return ModelConfig(name="hand-made", blocks={"C1": dict(layers)}, **given)
 
 
-def network(layers: Rows, num_classes: int = 10, image_size: int = 32, **settings: Any) -> S9Net:
+def facts(num_classes: int = 10, image_size: int = 32) -> ImageFacts:
+    names = tuple(f"class {n}" for n in range(num_classes))
+    return replace(FACTS, class_names=names, image_size=image_size)
+
+
+def network(layers: Rows, num_classes: int = 10, **settings: Any) -> S9Net:
     torch.manual_seed(0)
-    return S9Net(hand_made(layers, **settings), num_classes, image_size)
+    return S9Net(hand_made(layers, **settings), facts(num_classes))
 
 
 def layer_of(model: S9Net, name: str) -> Layer:
@@ -86,37 +93,37 @@ def random_images(count: int = 4, size: int = 32) -> torch.Tensor:
 
 
 def test_reference_has_the_reported_parameters() -> None:
-    assert sum(p.numel() for p in S9Net(model_config("reference"), 10).parameters()) == 162_296
+    assert sum(p.numel() for p in S9Net(model_config("reference"), FACTS).parameters()) == 162_296
 
 
 def test_all_parameters_of_the_reference_are_trainable() -> None:
-    assert all(p.requires_grad for p in S9Net(model_config("reference"), 10).parameters())
+    assert all(p.requires_grad for p in S9Net(model_config("reference"), FACTS).parameters())
 
 
 def test_reference_has_the_reported_rows_in_their_order() -> None:
-    assert list(S9Net(model_config("reference"), 10).layers) == [name for name, _, _ in REFERENCE]
+    assert list(S9Net(model_config("reference"), FACTS).layers) == [name for name, _, _ in REFERENCE]
 
 
 def test_reference_has_no_biases_in_its_convolutions() -> None:
-    assert all(conv.bias is None for conv in convolutions(S9Net(model_config("reference"), 10)))
+    assert all(conv.bias is None for conv in convolutions(S9Net(model_config("reference"), FACTS)))
 
 
 @pytest.mark.parametrize(("position", "shape"), [(i, shape) for i, (_, shape, _) in enumerate(REFERENCE)])
 def test_each_row_of_the_reference_gives_the_reported_shape(position: int, shape: tuple[int, int, int]) -> None:
-    _, outs, _ = ins_and_outs(S9Net(model_config("reference"), 10).eval(), random_images(1))
+    _, outs, _ = ins_and_outs(S9Net(model_config("reference"), FACTS).eval(), random_images(1))
     assert outs[position].shape == (1, *shape)
 
 
 @pytest.mark.parametrize(("name", "weights"), [(name, weights) for name, _, weights in REFERENCE])
 def test_each_row_of_the_reference_has_the_reported_weights(name: str, weights: int) -> None:
-    layer = S9Net(model_config("reference"), 10).layers[name]
+    layer = S9Net(model_config("reference"), FACTS).layers[name]
     assert sum(conv.weight.numel() for conv in convolutions(layer)) == weights
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_option_runs_forward_and_backward(name: str) -> None:
     torch.manual_seed(0)
-    model = S9Net(model_config(name), 10)
+    model = S9Net(model_config(name), FACTS)
     F.cross_entropy(model(random_images(2)), torch.tensor([3, 7])).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
@@ -125,14 +132,14 @@ def test_every_option_runs_forward_and_backward(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("num_classes", "image_size"), [(2, 32), (100, 33), (10, 48), (37, 64)])
 def test_every_option_takes_other_classes_and_image_sizes(name: str, num_classes: int, image_size: int) -> None:
-    model = S9Net(model_config(name), num_classes, image_size).eval()
+    model = S9Net(model_config(name), facts(num_classes, image_size)).eval()
     with torch.no_grad():
         assert model(random_images(1, image_size)).shape == (1, num_classes)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_option_stores_its_filters_channels_last(name: str) -> None:
-    convs = convolutions(S9Net(model_config(name), 10))
+    convs = convolutions(S9Net(model_config(name), FACTS))
     assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convs)
 
 
@@ -168,7 +175,7 @@ def test_a_separable_layer_ends_in_an_ordinary_pointwise_convolution() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_separable_row_of_every_option_is_depthwise_then_pointwise(name: str) -> None:
     config = model_config(name)
-    model = S9Net(config, 10)
+    model = S9Net(config, FACTS)
     for row, layer in rows(config):
         if layer.separable:
             depthwise, pointwise = convolutions(model.layers[row.replace(".", "_")])
@@ -206,7 +213,7 @@ def test_a_residual_path_can_end_at_the_logits() -> None:
 def test_residual_counts_across_blocks() -> None:
     blocks: Any = {"C1": {"conv1": {"channels": 8}}, "C2": {"conv1": {"channels": 8, "residual": 1}}}
     config = ModelConfig("two", 0.0, "relu", whiten=False, head=True, blocks=blocks)
-    model = S9Net(config, 10).eval()
+    model = S9Net(config, FACTS).eval()
     ins, outs, logits = ins_and_outs(model, random_images())
     torch.testing.assert_close(logits, model.head((outs[1] + ins[1]).mean(dim=(2, 3))))
 
@@ -339,8 +346,8 @@ def coloured() -> ImageSet:
     coarse = rng.integers(0, 160, (64, 8, 8, 1)).repeat(4, axis=1).repeat(4, axis=2)
     images = (coarse + rng.integers(0, 96, (64, 32, 32, 3))).astype(np.uint8)
     split = Split(images, np.arange(64) % 10)
-    mean, std = channel_statistics(images)
-    return ImageSet("coloured noise", tuple("0123456789"), mean, std, split, split.take(slice(0, 0)), split)
+    splits = {"train": split, "test": split}
+    return image_set_of("coloured noise", "0123456789", splits, val_size=0, seed=0)
 
 
 WHITENED: Rows = {"conv1": {"channels": 24}, "conv2": {"channels": 8}}
@@ -380,8 +387,9 @@ def test_without_whitening_no_filter_has_an_opposite(coloured: ImageSet) -> None
 
 def test_whitened_responses_on_the_training_patches_are_decorrelated(coloured: ImageSet) -> None:
     pairs = first_filters(whitened(coloured))[:12]
-    images = torch.from_numpy(coloured.train.images).permute(0, 3, 1, 2)
-    images = to_device(images, torch.device("cpu"), coloured.mean, coloured.std)
+    raw = torch.from_numpy(coloured.train.images).permute(0, 3, 1, 2)
+    host = Compute(torch.device("cpu"), torch.float32)
+    images = host.normalised(raw, coloured.facts.mean, coloured.facts.std)
     responses = F.conv2d(images, pairs).transpose(0, 1).flatten(1).double()
     torch.testing.assert_close(torch.cov(responses), torch.eye(12).double(), atol=0.02, rtol=0)
 
@@ -406,7 +414,7 @@ def test_whitening_refuses_a_first_layer_that_is_not_ordinary(coloured: ImageSet
 
 
 def test_build_model_takes_classes_and_image_size_from_the_data(coloured: ImageSet) -> None:
-    three = dataclasses.replace(coloured, class_names=("a", "b", "c"))
+    three = replace(coloured, facts=facts(num_classes=3))
     assert whitened(three)(random_images(2)).shape == (2, 3)
 
 
@@ -420,7 +428,7 @@ def test_build_model_whitens_the_options_that_ask_for_it(name: str, coloured: Im
 
 def test_head_false_alone_makes_the_last_layer_give_a_map_a_class() -> None:
     config = compose_config(["model=strided", "model.head=false"]).model
-    model = S9Net(config, num_classes=7)
+    model = S9Net(config, facts(num_classes=7))
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
     assert isinstance(model.head, nn.Identity)
 
@@ -429,7 +437,7 @@ def test_head_false_alone_makes_the_last_layer_give_a_map_a_class() -> None:
 def test_a_batch_norm_of_a_single_value_is_refused_with_what_to_set(
     batch_size: int, image_size: int, refused: bool
 ) -> None:
-    model = S9Net(compose_config(["data=digits", "model=strided"]).model, 10, image_size)
+    model = S9Net(compose_config(["data=digits", "model=strided"]).model, facts(image_size=image_size))
     images = torch.randn(batch_size, 3, image_size, image_size)
     if refused:
         with pytest.raises(UserError, match=r"C3_conv3 gives 1 x 1 pixels .*; set trainer.batch_size=2 or more"):

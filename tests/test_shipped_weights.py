@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from s9.command_line import compose_config
-from s9.data import sources
-from s9.data.cifar10 import CLASS_NAMES, MEAN, STD
+from s9.assignment.network import model_rules
+from s9.cli.compose import compose_config
 from s9.data.image_set import ImageSet, Split
-from s9.models.analysis import model_facts, model_rules
+from s9.data.sources.cifar10 import CLASS_NAMES, MEAN, STD
+from s9.data.sources.load import load_images
+from s9.models.analysis import model_facts
 from s9.models.s9net import S9Net
-from s9.tracking import record
+from s9.tracking.folder import RunFolder
 from s9.training.evaluation import predict, score
 from s9.training.weights import load_weights
 
@@ -38,12 +39,12 @@ def test_there_are_some() -> None:
 
 @every_one
 def test_it_is_the_network_of_its_name(folder: Path) -> None:
-    assert record.read_config(folder).model == compose_config([f"model={folder.name}"]).model
+    assert RunFolder(folder).read_config().model == compose_config([f"model={folder.name}"]).model
 
 
 @every_one
 def test_it_keeps_the_rules(folder: Path) -> None:
-    broken = [rule.name for rule in model_rules(record.read_config(folder).model, 10, 32) if not rule.holds]
+    broken = [rule.name for rule in model_rules(RunFolder(folder).read_config().model, 10, 32) if not rule.holds]
     assert broken == []
 
 
@@ -51,8 +52,8 @@ def test_it_keeps_the_rules(folder: Path) -> None:
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_its_card_has_the_numbers_of_its_summary(folder: Path, split: str) -> None:
     row = next(line for line in card(folder).splitlines() if line.startswith(f"| {split} |"))
-    said, summary = [cell.strip() for cell in row.split("|")[2:4]], record.read_summary(folder)
-    if split == "val" and record.read_config(folder).data.val_size == 0:
+    said, summary = [cell.strip() for cell in row.split("|")[2:4]], RunFolder(folder).read_summary()
+    if split == "val" and RunFolder(folder).read_config().data.val_size == 0:
         assert "val" not in summary and said == ["none held out", "none held out"]
     else:
         assert said == [f"{100 * summary[split][key]:.2f} %" for key in ("accuracy", "accuracy_flip")]
@@ -60,8 +61,8 @@ def test_its_card_has_the_numbers_of_its_summary(folder: Path, split: str) -> No
 
 @every_one
 def test_its_card_has_the_size_the_data_and_the_command(folder: Path) -> None:
-    summary, text = record.read_summary(folder), card(folder)
-    facts = model_facts(record.read_config(folder).model, 10, 32)
+    summary, text = RunFolder(folder).read_summary(), card(folder)
+    facts = model_facts(RunFolder(folder).read_config().model, 10, 32)
     assert summary["parameters"] == facts.parameters < 200_000
     for wanted in (f"{facts.parameters:,} parameters", summary["data"], f"`{summary['command']}`"):
         assert wanted in text
@@ -69,9 +70,9 @@ def test_its_card_has_the_size_the_data_and_the_command(folder: Path) -> None:
 
 @every_one
 def test_it_says_which_images_it_is_of(folder: Path) -> None:
-    known = record.read_images(folder)
+    known = RunFolder(folder).read_images()
     assert known is not None and known.class_names == CLASS_NAMES and known.variant == "CIFAR-10 (JPEG)"
-    assert known.fingerprint == record.read_summary(folder)["images"]
+    assert known.fingerprint == RunFolder(folder).read_summary()["images"]
     counts = {split: {count for count, _ in classes.values()} for split, classes in known.contents.items()}
     assert counts == {"train": {5000}, "test": {1000}}
 
@@ -79,22 +80,22 @@ def test_it_says_which_images_it_is_of(folder: Path) -> None:
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_images_here_are_those_of_the_shipped_weights(cifar10_images: Path) -> None:
-    data = sources.load(compose_config(["data=folder", f"data.root={cifar10_images}"]).data, 0)
+    data = load_images(compose_config(["data=folder", f"data.root={cifar10_images}"]).data, 0)
     for folder in SHIPPED:
-        known = record.read_images(folder)
+        known = RunFolder(folder).read_images()
         assert known is not None and known.changes(data.facts) == []
 
 
 @every_one
 def test_no_path_of_the_machine_that_trained_it_is_in_it(folder: Path) -> None:
-    texts = [card(folder), (folder / record.CONFIG).read_text(), json.dumps(record.read_summary(folder))]
+    texts = [card(folder), (RunFolder(folder).config).read_text(), json.dumps(RunFolder(folder).read_summary())]
     assert re.findall(r"""(?:^|[\s"'(`=:,\[])/\w+""", "\n".join(texts)) == []
 
 
 @every_one
 def test_its_weights_are_finite_and_fit(folder: Path) -> None:
-    model = S9Net(record.read_config(folder).model, 10)
-    load_weights(model, folder / record.FINAL)
+    model = S9Net(RunFolder(folder).read_config().model, 10)
+    load_weights(model, RunFolder(folder).final)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
@@ -108,7 +109,7 @@ def test_it_knows_the_test_images_as_its_card_says(folder: Path, cifar10_images:
     labels = np.repeat(np.arange(len(CLASS_NAMES)), PER_CLASS)
     split, none = Split(images, labels), Split(images[:0], labels[:0])
     data = ImageSet("test", CLASS_NAMES, MEAN, STD, none, none, split)
-    model = S9Net(record.read_config(folder).model, 10)
-    load_weights(model, folder / record.FINAL)
+    model = S9Net(RunFolder(folder).read_config().model, 10)
+    load_weights(model, RunFolder(folder).final)
     found = score(predict(model, split, data, torch.device("cpu"), torch.float32), split)["accuracy"]
-    assert found == pytest.approx(record.read_summary(folder)["test"]["accuracy"], abs=MARGIN)
+    assert found == pytest.approx(RunFolder(folder).read_summary()["test"]["accuracy"], abs=MARGIN)

@@ -14,9 +14,9 @@ from tests.conftest import ROOT
 RUN = """
 import json, sys
 from pathlib import Path
-from s9.command_line import compose_config
-from s9.data import sources
-from s9.run import train
+from s9.cli.compose import compose_config
+from s9.data.sources.load import load_images
+from s9.runs.run import train
 
 load, seen = sources.load, {}
 

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from s9.command_line import compose_config
-from s9.config import Config
-from s9.data.cifar10 import CLASS_NAMES
-from s9.errors import UserError
-from s9.run import train
-from s9.tracking import figures, record
+from s9.cli.compose import compose_config
+from s9.config.schema import Config
+from s9.data.sources.cifar10 import CLASS_NAMES
+from s9.runs.run import train
+from s9.system.errors import UserError
+from s9.tracking import figures
+from s9.tracking.folder import RunFolder
 from tests.conftest import composed
 from tests.doors import SMALL
 
@@ -69,46 +70,46 @@ def test_a_run_leaves_every_file(finished: Path) -> None:
 
 
 def test_the_metrics_have_a_line_an_epoch(finished: Path) -> None:
-    metrics = record.read_metrics(finished)
+    metrics = RunFolder(finished).read_metrics()
     assert [m["epoch"] for m in metrics] == [1, 2, 3, 4]
     wanted = {"epoch", "step", "lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy"}
     assert all(m.keys() == wanted for m in metrics)
 
 
 def test_the_times_are_in_a_file_of_their_own(finished: Path) -> None:
-    lines = [json.loads(line) for line in (finished / record.TIMES).read_text().splitlines()]
+    lines = [json.loads(line) for line in (RunFolder(finished).times).read_text().splitlines()]
     assert [set(line) for line in lines] == [{"epoch", "time/step_s", "time/train_s", "time/epoch_s"}] * 4
 
 
 def test_the_summary_agrees_with_the_predictions(finished: Path) -> None:
-    summary, stored = record.read_summary(finished), record.read_arrays(finished / record.PREDICTIONS)
+    summary, stored = RunFolder(finished).read_summary(), record.read_arrays(RunFolder(finished).predictions)
     assert summary["test"]["accuracy"] == float((stored["probs"].argmax(1) == stored["labels"]).mean())
 
 
 def test_the_summary_says_what_a_number_needs_to_be_believed(finished: Path) -> None:
-    summary = record.read_summary(finished)
+    summary = RunFolder(finished).read_summary()
     assert summary["data"] == "digits (scikit-learn)"
     assert {"command", "seed", "epochs", "parameters", "receptive_field", "machine"} <= summary.keys()
     assert torch.__version__.startswith(summary["machine"]["versions"]["torch"])
 
 
 def test_flip_averaging_has_a_name_of_its_own(finished: Path) -> None:
-    scores = record.read_summary(finished)["test"]
+    scores = RunFolder(finished).read_summary()["test"]
     assert scores["accuracy"] != scores["accuracy_flip"]  # mirrored digits are other shapes
 
 
 def test_the_stored_configuration_gives_the_same_configuration(digits: Callable[..., Config], tmp_path: Path) -> None:
     config = digits("aug=full", "model=reference")
     record.write_config(tmp_path, config)
-    assert record.read_config(tmp_path) == config
+    assert RunFolder(tmp_path).read_config() == config
 
 
 def test_a_stored_target_outside_the_allow_list_is_refused(digits: Callable[..., Config], tmp_path: Path) -> None:
     record.write_config(tmp_path, digits())
-    path = tmp_path / record.CONFIG
+    path = RunFolder(tmp_path).config
     path.write_text(path.read_text().replace("torch.optim.SGD", "os.system"))
     with pytest.raises(UserError, match=r"optimizer\._target_=os\.system"):
-        record.read_config(tmp_path)
+        RunFolder(tmp_path).read_config()
 
 
 TRAINED = [*SMALL, "trainer.epochs=1", "trainer.steps_per_epoch=8", "optimizer=muon", "aug=full", "model.dropout=0.1"]
@@ -116,7 +117,7 @@ TRAINED = [*SMALL, "trainer.epochs=1", "trainer.steps_per_epoch=8", "optimizer=m
 
 def differing(first: Path, second: Path) -> list[str]:
     """The names of the final weights that are not the same to the last bit."""
-    ours, theirs = load_file(first / record.FINAL), load_file(second / record.FINAL)
+    ours, theirs = load_file(RunFolder(first).final), load_file(RunFolder(second).final)
     assert ours.keys() == theirs.keys()
     return [key for key in ours if not torch.equal(ours[key], theirs[key])]
 
@@ -151,7 +152,7 @@ def test_averaged_weights_are_the_ones_tested_and_saved(once: Path, tmp_path: Pa
 def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:
     summary = train(digits(*QUICK, "trainer.steps_per_epoch=2", "data.val_size=0"), tmp_path)
     assert "val" not in summary and "test" in summary
-    assert not (tmp_path / record.BEST).exists()
+    assert not (RunFolder(tmp_path).best).exists()
 
 
 def test_the_figures_are_drawn_again_from_the_files_alone(finished: Path, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_the_figures_are_pictures_of_a_readable_size(finished: Path) -> None:
 
 
 def test_the_surest_mistake_comes_first(finished: Path) -> None:
-    stored = record.read_arrays(finished / record.PREDICTIONS)
+    stored = record.read_arrays(RunFolder(finished).predictions)
     preds = stored["probs"].argmax(1)
     sure = stored["probs"][stored["worst"], preds[stored["worst"]]]
     assert (preds[stored["worst"]] != stored["labels"][stored["worst"]]).all()
@@ -184,7 +185,7 @@ def test_wandb_leaves_an_offline_run_that_its_command_line_reads_back(finished: 
         [wandb, "leet", "inspect", "--summary", "--json", run], capture_output=True, text=True, timeout=60, check=True
     )
     read = done.stdout
-    metrics = record.read_metrics(finished)
+    metrics = RunFolder(finished).read_metrics()
     assert str(max(m["val/accuracy"] for m in metrics)) in read  # define_metric(summary="max")
     for key in (
         *("model/layers", "model/parameters", "figures/augmentation", "figures/curves", "figures/confusion"),
@@ -217,4 +218,4 @@ def test_a_short_run_on_the_real_images_learns(cifar10_images: Path, tmp_path: P
     summary = train(config, tmp_path)
     assert summary["data"] == "CIFAR-10 (JPEG)"
     assert summary["test"]["accuracy"] > 0.25  # chance is 0.1
-    assert json.loads((tmp_path / record.SUMMARY).read_text())["parameters"] < 200_000
+    assert json.loads((RunFolder(tmp_path).summary).read_text())["parameters"] < 200_000

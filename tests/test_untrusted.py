@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from s9 import evaluate, report
-from s9.errors import UserError
-from s9.tracking import figures, record
+from s9.system.errors import UserError
+from s9.tracking import figures
+from s9.tracking.folder import RunFolder
 from s9.training import checkpoint
 from tests.doors import HERE, RUN, SHORT, Done, checkpoints, error_line, run, status
 
@@ -107,7 +108,7 @@ TARGETS = ["os.system", "subprocess.Popen", "torch.load", "torch.optim.os.system
 
 
 def rewrite(folder: Path, old: str, new: str) -> None:
-    path = folder / record.CONFIG
+    path = RunFolder(folder).config
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
 
@@ -139,22 +140,22 @@ def test_report_reads_no_configuration(received: Path) -> None:
     "content", ["!!python/object/apply:os.system ['touch ran']", "data: [", "just text", "", "\x00", "- a\n- b"]
 )
 def test_a_stored_configuration_that_is_none_is_one_line(received: Path, content: str) -> None:
-    (received / record.CONFIG).write_text(content)
+    (RunFolder(received).config).write_text(content)
     assert "config" in refused(evaluate.main, received)
     assert not (received / "ran").exists()
 
 
 def test_a_last_line_of_the_metrics_that_was_cut_short_is_left_out(received: Path) -> None:
-    whole = record.read_metrics(received)
-    with (received / record.METRICS).open("a") as file:
+    whole = RunFolder(received).read_metrics()
+    with (RunFolder(received).metrics).open("a") as file:
         file.write('{"epoch": 2, "tra')
-    assert record.read_metrics(received) == whole
+    assert RunFolder(received).read_metrics() == whole
     keep_curves_only(received)
     report.main([f"run={received}"])
 
 
 def test_a_damaged_line_of_the_metrics_is_one_line(received: Path) -> None:
-    with (received / record.METRICS).open("a") as file:
+    with (RunFolder(received).metrics).open("a") as file:
         file.write('{"epoch": 2, "tra\n{"epoch": 3}\n')
     keep_curves_only(received)
     assert record.METRICS in refused(report.main, received)
@@ -164,15 +165,15 @@ def test_a_damaged_line_of_the_metrics_is_one_line(received: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(received: Path) -> None:
-    state = load_file(received / record.FINAL)
+    state = load_file(RunFolder(received).final)
     save_file(
-        {name: value[..., :1].contiguous() for name, value in state.items() if value.ndim}, received / record.FINAL
+        {name: value[..., :1].contiguous() for name, value in state.items() if value.ndim}, RunFolder(received).final
     )
     assert "of another network" in refused(evaluate.main, received)
 
 
 def test_weights_that_are_a_pickle_are_refused_and_not_run(received: Path, tmp_path: Path) -> None:
-    torch.save({"extra": Payload(tmp_path / "ran")}, received / record.FINAL)
+    torch.save({"extra": Payload(tmp_path / "ran")}, RunFolder(received).final)
     assert "cannot be read as safetensors" in refused(evaluate.main, received)
     assert not (tmp_path / "ran").exists()
 

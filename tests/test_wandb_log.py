@@ -22,11 +22,11 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from s9.config import Config
+from s9.config.schema import Config
 from s9.models.analysis import model_facts
-from s9.run import train
-from s9.tracking import record
+from s9.runs.run import train
 from s9.tracking import wandb_log as wandb_log_module
+from s9.tracking.folder import RunFolder
 from s9.tracking.wandb_log import WandbLog, confused_pairs
 from s9.tracking.wandb_mode import own_settings
 from tests.conftest import ROOT
@@ -194,7 +194,7 @@ SAID = ("cpu, ", "epoch 1/1", "W&B online did not start")  # before the first st
 
 @pytest.mark.slow
 def test_a_run_goes_on_where_wandb_hangs(hung: Hung) -> None:
-    assert hung.exit_code == 0 and "test" in record.read_summary(hung.folder)
+    assert hung.exit_code == 0 and "test" in RunFolder(hung.folder).read_summary()
 
 
 @pytest.mark.slow
@@ -262,7 +262,7 @@ def test_an_exception_in_the_thread_does_not_end_the_run(
     with caplog.at_level(logging.WARNING, logger="s9"):
         summary = train(digits("wandb=offline", "wandb.project=a/b", "trainer.steps_per_epoch=1"), tmp_path)
     assert any("W&B is off for this run" in r.getMessage() for r in caplog.records)
-    assert "test" in summary and record.read_summary(tmp_path) == summary
+    assert "test" in summary and RunFolder(tmp_path).read_summary() == summary
 
 
 # What is logged

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from s9.tracking import record
+from s9.tracking.folder import RunFolder
 from tests.doors import HERE, RUN, SMALL, Done, command, environment, left, metrics, run, started, status, until
 from tests.wandb_server import KEY, ReceivedRun, WandbServer
 
@@ -50,7 +50,7 @@ def of(server: WandbServer) -> dict[str, Any]:
 
 def lines(folder: Path) -> list[dict[str, float]]:
     """What each epoch is logged with: its lines of metrics.jsonl and times.jsonl."""
-    times = [json.loads(line) for line in (folder / record.TIMES).read_text().splitlines()]
+    times = [json.loads(line) for line in (RunFolder(folder).times).read_text().splitlines()]
     return [values | took for values, took in zip(metrics(folder), times, strict=True)]
 
 
@@ -109,7 +109,7 @@ def test_the_run_says_where_it_is(online: Online) -> None:
 
 def test_the_server_has_the_configuration(online: Online) -> None:
     config = {key: value for key, value in online.run.config.items() if key != "_wandb"}
-    assert config == without_empty(record.as_dict(record.read_config(online.folder)))
+    assert config == without_empty(record.as_dict(RunFolder(online.folder).read_config()))
 
 
 def without_empty(values: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def test_the_server_has_every_epoch_once_as_in_the_runs_files(online: Online) ->
 
 
 def test_the_summary_has_the_best_epoch_and_the_test(online: Online) -> None:
-    summary, own = online.run.summary, record.read_summary(online.folder)
+    summary, own = online.run.summary, RunFolder(online.folder).read_summary()
     assert summary["val/accuracy"] == {"max": max(row["val/accuracy"] for row in metrics(online.folder))}
     assert {f"test/{key}": value for key, value in own["test"].items()}.items() <= summary.items()
     assert summary["val/final_accuracy"] == own["val"]["accuracy"]
@@ -138,7 +138,7 @@ def test_the_server_has_the_layer_table(online: Online) -> None:
 
 def test_the_server_has_the_confusion_matrix(online: Online) -> None:
     table = online.run.table("test/confusion_matrix_table")
-    stored = record.read_arrays(online.folder / record.PREDICTIONS)
+    stored = record.read_arrays(RunFolder(online.folder).predictions)
     counts = {(true, pred): count for true, pred, count in table["data"]}
     names, preds = [str(name) for name in stored["class_names"]], stored["probs"].argmax(1)
     assert len(counts) == len(names) ** 2
@@ -153,7 +153,7 @@ def test_the_server_has_the_runs_pictures(online: Online, name: str) -> None:
 
 
 def test_the_server_has_the_worst_mistakes_with_their_captions(online: Online) -> None:
-    worst = record.read_arrays(online.folder / record.PREDICTIONS)["worst"]
+    worst = record.read_arrays(RunFolder(online.folder).predictions)["worst"]
     row = next(row for row in online.run.rows() if "test/misclassified" in row)
     assert len(online.run.media("test/misclassified")) == len(worst) == len(row["test/misclassified"]["captions"])
 

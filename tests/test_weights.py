@@ -9,10 +9,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from s9.config import ModelConfig
-from s9.errors import UserError
+from s9.config.model import ModelConfig
 from s9.models.s9net import S9Net
-from s9.training.loop import averaged
+from s9.system.errors import UserError
+from s9.training.learner import averaged
 from s9.training.weights import load_mean_weights, load_weights, plain_module, save_weights
 
 

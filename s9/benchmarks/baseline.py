@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from s9.components import build_transform
-from s9.config import AugConfig
+from s9.config.schema import AugConfig
+from s9.data.augmentation.image_augment import build_transform
 from s9.data.image_set import ImageSet
 from s9.models.convolution import Convolution
 from s9.models.s9net import S9Net
@@ -21,9 +21,9 @@ class PlainImages(Dataset[tuple[torch.Tensor, int]]):
     """One augmented, normalised float32 image (3, H, W) an item."""
 
     def __init__(self, data: ImageSet, aug: AugConfig):
-        fill = tuple(round(255 * channel) for channel in data.mean)
+        fill = tuple(round(255 * channel) for channel in data.facts.mean)
         transforms = [build_transform(name, t, fill) for name, t in aug.transforms.items()]
-        last = [albumentations.Normalize(data.mean, data.std), albumentations.ToTensorV2()]
+        last = [albumentations.Normalize(data.facts.mean, data.facts.std), albumentations.ToTensorV2()]
         self.transform = albumentations.Compose([*transforms, *last])
         self.images, self.labels = np.asarray(data.train.images), data.train.labels
 

@@ -12,9 +12,9 @@ import torch
 
 from s9.benchmarks.measures import Step
 from s9.benchmarks.timing import Row, row
-from s9.config import Config
+from s9.config.schema import Config
 from s9.data.image_set import ImageSet
-from s9.process import available_cores, keep_freed_memory
+from s9.system.process import available_cores, keep_freed_memory
 
 NEIGHBOURS = (0, 1, 2)
 SECONDS = 1.0  # of steps, timed at a time
@@ -35,7 +35,7 @@ def contention(config: Config, data: ImageSet, repeats: int) -> Iterator[Row]:
     """
     size = config.trainer.batch_size
     batch = data.train.take(np.arange(size) % len(data.train))
-    one = ImageSet(data.variant, data.class_names, data.mean, data.std, batch, batch.take(slice(0)), batch)
+    one = ImageSet(data.facts, batch, batch.take(slice(0)), batch)
     with ExitStack() as stack:
         processes = {}
         for way, (spins, threads) in WAYS.items():

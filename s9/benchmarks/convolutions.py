@@ -25,7 +25,8 @@ def convolutions(repeats: int, precisions: tuple[torch.dtype, ...]) -> Iterator[
         name = str(precision).removeprefix("torch.")
         for case, (channels, pixels, kernel, stride, dilation, groups) in CASES.items():
             padding = dilation * (kernel - 1) // 2
-            ours = Convolution(channels, channels, kernel, stride, padding, dilation, groups)
+            shape = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+            ours = Convolution(channels, channels, kernel, **shape)
             ours.to(memory_format=torch.channels_last)
             images = torch.randn(BATCH, channels, pixels, pixels).to(memory_format=torch.channels_last)
             work = {

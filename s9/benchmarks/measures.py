@@ -1,35 +1,31 @@
-"""The measurements of `python -m s9.bench`, each a list of rows: augmentation, step, epoch, growth, start-up."""
+"""Measurements of `python -m s9.bench`, each a list of rows: augmentation, step, epoch and growth."""
 
-import json
 import multiprocessing
-import resource
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from s9 import runtime
 from s9.benchmarks.baseline import PlainStep, plain_loader, plain_network
+from s9.benchmarks.startup import peak_memory
 from s9.benchmarks.timing import Row, row, seconds_in_turns
-from s9.config import AugConfig, Config
-from s9.data.augment import Augment, build_augment
-from s9.data.batch_augment import BatchAugment
+from s9.config.schema import AugConfig, Config
+from s9.data.augmentation.augment import Augment, build_augment
+from s9.data.augmentation.batch_augment import BatchAugment
+from s9.data.augmentation.mix import mix
 from s9.data.image_set import ImageSet, Split
-from s9.data.loaders import to_device, train_loader
-from s9.data.mix import mix
+from s9.data.loaders import train_loader
 from s9.models.precision import guard_bfloat16
 from s9.models.s9net import S9Net
-from s9.process import keep_freed_memory
+from s9.system.compute import Compute, pick_precision
+from s9.system.process import keep_freed_memory
 from s9.training import loop, optim
+from s9.training.learner import Learner
 
 AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # timed at a time; both give images/s
 SIZES = (5_000, 50_000, 500_000)
@@ -52,8 +48,8 @@ def augmentation(sets: dict[str, AugConfig], data: ImageSet, device: torch.devic
     images = np.asarray(of_size(data, AUGMENT_IMAGES["device"]).train.images)
     rows = []
     for name, config in sets.items():
-        per_image = build_augment(replace(config, backend="albumentations"), data.mean, 0, data.image_size)
-        batched = BatchAugment(config, data.mean, 0, data.image_size)
+        per_image = build_augment(replace(config, backend="albumentations"), data.facts, seed=0)
+        batched = BatchAugment(config, data.facts, seed=0)
         resident = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
         order = torch.randperm(len(images)).to(device).split(128 if device.type == "cpu" else 2048)
 
@@ -84,19 +80,21 @@ def _augment_batches(augment: BatchAugment, resident: torch.Tensor, order: tuple
 class Step:
     """One training step as `s9.training.loop.fit` does it, on uint8 images (B, 3, H, W) of the device."""
 
-    def __init__(self, config: Config, data: ImageSet, device: torch.device):
-        self.config, self.data, self.device = config, data, device
-        self.precision = runtime.pick_precision(config.trainer.precision, device)
-        self.model = S9Net(config.model, len(data.class_names), data.image_size)
-        guard_bfloat16(self.model, data.image_size, device, self.precision)
-        self.model.to(device).train()
-        self.optimizer = optim.build_optimizer(config.optimizer, self.model)
-        self.forward = loop.compiled(self.model, device) if config.trainer.compile else self.model
+    def __init__(self, config: Config, data: ImageSet, device: torch.device, total_steps: int = 10**9):
+        self.config, self.data = config, data
+        self.compute = Compute(device, pick_precision(config.trainer.precision, device))
+        model = S9Net(config.model, data.facts)
+        guard_bfloat16(model, data.facts.image_size, self.compute)
+        model.to(device).train()
+        optimizer = optim.build_optimizer(config.optimizer, model)
+        scheduler = optim.build_scheduler(config.scheduler, optimizer, total_steps)
+        self.learner = Learner(model=model, optimizer=optimizer, scheduler=scheduler)
+        self.forward = loop.compiled(model, device) if config.trainer.compile else model
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        normalised = to_device(images, self.device, self.data.mean, self.data.std)
+        normalised = self.compute.normalised(images, self.data.facts.mean, self.data.facts.std)
         mixed = mix(self.config.aug.mix, normalised, labels, (0, 1, 1))
-        loop.train_step(self.forward, self.optimizer, mixed, self.config.trainer, self.device, self.precision)
+        loop.train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute)
 
 
 def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:
@@ -107,8 +105,8 @@ def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repea
         batch = data.train.take(np.arange(size) % len(data.train))
         raw = torch.from_numpy(np.asarray(batch.images)).permute(0, 3, 1, 2).contiguous().to(device)
         labels = torch.from_numpy(batch.labels).to(device)
-        floats = to_device(raw, device, data.mean, data.std).contiguous()
-        naive = PlainStep(plain_network(S9Net(config.model, len(data.class_names), data.image_size)), device)
+        floats = Compute(device, torch.float32).normalised(raw, data.facts.mean, data.facts.std).contiguous()
+        naive = PlainStep(plain_network(S9Net(config.model, data.facts)), device)
         ours = Step(replace(config, trainer=replace(config.trainer, compile=False)), data, device)
         compiled = Step(replace(config, trainer=replace(config.trainer, compile=True)), data, device)
         started = time.perf_counter()
@@ -128,7 +126,7 @@ def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repea
     return rows
 
 
-def epoch(config: Config, data: ImageSet, device: torch.device, repeats: int, images: int) -> list[Row]:
+def epoch(config: Config, data: ImageSet, device: torch.device, *, repeats: int, images: int) -> list[Row]:
     """Images/s of whole epochs in turns, and what s9 spends outside forward, backward and optimizer.
 
     Each way lives in a process of its own, as it would: how one uses memory must not help or hinder the other.
@@ -172,7 +170,7 @@ def _next_epoch() -> dict[str, float]:
 
 
 def _naive_epochs(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
-    naive = PlainStep(plain_network(S9Net(config.model, len(data.class_names), data.image_size)), device)
+    naive = PlainStep(plain_network(S9Net(config.model, data.facts)), device)
     loader = plain_loader(data, config.aug, config.trainer.batch_size)
     for _ in range(epochs):
         for x, y in loader:
@@ -188,16 +186,10 @@ def _own_epochs(config: Config, data: ImageSet, device: torch.device, epochs: in
 def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
     """The times of the epochs of `fit` itself, with everything that it does."""
     config = replace(config, trainer=replace(config.trainer, epochs=epochs, steps_per_epoch=None))
-    one = Step(config, data, device)
-    augment = build_augment(config.aug, data.mean, config.seed, data.image_size)
+    augment = build_augment(config.aug, data.facts, config.seed)
     loader = train_loader(config, data.train, augment, device)
-    scheduler = optim.build_scheduler(config.scheduler, one.optimizer, len(loader) * epochs)
-
-    class Nobody:
-        def step(self, *_: object) -> None:
-            pass
-
-    fit = loop.fit(one.model, None, one.optimizer, scheduler, loader, data, config, device, one.precision, Nobody())
+    one = Step(config, data, device, len(loader) * epochs)
+    fit = loop.fit(learner=one.learner, batches=loader, data=data, compute=one.compute, settings=config)
     return (reached.times for reached in fit)
 
 
@@ -208,23 +200,21 @@ def growth(config: Config, data: ImageSet, device: torch.device) -> list[Row]:
     """
     rows = []
     for count in SIZES:
-        seconds, peak = _alone(_one_epoch, config, of_size(data, min(count, len(data.train))), device, count)
+        seconds, peak = _alone(config, of_size(data, min(count, len(data.train))), device, count)
         rows.append(row("growth", f"{config.model.name}, epoch of {count:,}", "s", [seconds]))
         rows.append(row("growth", f"{config.model.name}, epoch of {count:,}, peak memory", "MB", [peak]))
     for size in BATCHES:
         batch = replace(config, trainer=replace(config.trainer, batch_size=size))
         count = size * GROWTH_BATCH_STEPS
-        seconds, peak = _alone(_one_epoch, batch, of_size(data, min(count, len(data.train))), device, count)
+        seconds, peak = _alone(batch, of_size(data, min(count, len(data.train))), device, count)
         rows.append(row("growth", f"{config.model.name}, batch {size}", "images/s", [count / seconds]))
         rows.append(row("growth", f"{config.model.name}, batch {size}, peak memory", "MB", [peak]))
     return rows
 
 
-def _alone(
-    work: Callable[..., tuple[float, float]], config: Config, data: ImageSet, device: torch.device, count: int
-) -> tuple[float, float]:
+def _alone(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, config, data, device, count).result()
+        return pool.submit(_one_epoch, config, data, device, count).result()
 
 
 def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
@@ -234,54 +224,4 @@ def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int)
     record = next(epochs_of(config, of_size(data, count), device, 1))
     if device.type == "cuda":
         return record["time/train_s"], torch.cuda.max_memory_allocated(device) / MEGABYTE
-    return record["time/train_s"], _peak_memory("self")
-
-
-def _peak_memory(pid: int | str) -> float:
-    """MB that the process has held at most. From /proc: getrusage tells of a new process what its parent held."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():  # not Linux, or the process has ended
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if pid == "self" else 0.0
-    found = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(found[0]) / 1024 if found else 0.0
-
-
-def startup(overrides: list[str], data: ImageSet, repeats: int) -> list[Row]:
-    """Seconds of --help and to the first step of `python -m s9.train`, and the peak memory of a whole run."""
-    help_s, first_s = [], []
-    train = [sys.executable, "-m", "s9.train"]
-    with tempfile.TemporaryDirectory() as scratch:
-        for repeat in range(repeats + 1):
-            started = time.perf_counter()
-            subprocess.run([*train, "--help"], check=True, stdout=subprocess.DEVNULL)
-            help_s.append(time.perf_counter() - started)
-            short = ["trainer.epochs=1", "trainer.steps_per_epoch=1", f"data.val_size={len(data.class_names)}"]
-            first_s.append(_to_first_line([*train, *overrides, *short], Path(scratch) / str(repeat)))
-        run = [*train, *overrides, "trainer.epochs=1", f"hydra.run.dir={scratch}/whole"]
-        process, peak = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 0.0
-        while process.poll() is None:
-            peak = max(peak, _peak_memory(process.pid))
-            time.sleep(0.02)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(run)} ended with {process.returncode}")
-    return [
-        row("startup", "--help", "s", help_s[1:]),
-        row("startup", f"to the first step, {len(data.train) + len(data.val):,} cached images", "s", first_s[1:]),
-        row("startup", f"peak memory of a run, {len(data.train):,} images", "MB", [peak]),
-    ]
-
-
-def _to_first_line(command: list[str], folder: Path) -> float:
-    """Seconds until the run has written the record of an epoch that is one step long."""
-    started = time.perf_counter()
-    process = subprocess.Popen([*command, f"hydra.run.dir={folder}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    metrics = folder / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().endswith("\n")):
-        if process.poll() is not None:
-            said = process.stderr.read().decode() if process.stderr else ""
-            raise RuntimeError(f"{' '.join(command)}: {said}")
-        time.sleep(0.005)
-    seconds = time.perf_counter() - started
-    json.loads(metrics.read_text().splitlines()[0])
-    process.communicate()
-    return seconds
+    return record["time/train_s"], peak_memory("self")

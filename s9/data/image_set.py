@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from s9.errors import UserError
+from s9.system.errors import UserError
 
 CHUNK = 1000  # images read at a time where all of them may not fit into memory
 
@@ -81,7 +81,11 @@ class ImageFacts:
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    contents: Contents
+    contents: Contents = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
     @property
     def fingerprint(self) -> str:
@@ -116,20 +120,12 @@ def in_short(changes: list[str], most: int = 3) -> str:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set in memory. class_names, mean, std, variant, contents: see ImageFacts."""
+    """The images of a run, and what its network must know of them."""
 
-    variant: str
-    class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    facts: ImageFacts
     train: Split
     val: Split
     test: Split
-    contents: Contents = field(default_factory=dict)
-
-    @property
-    def facts(self) -> ImageFacts:
-        return ImageFacts(self.variant, self.class_names, self.image_size, self.mean, self.std, self.contents)
 
     def as_known_to(self, facts: ImageFacts) -> "ImageSet":
         """These images with the class order, mean and std of the run that `facts` are of.
@@ -137,20 +133,16 @@ class ImageSet:
         Raises:
             UserError: their classes are others.
         """
-        theirs, ours = set(facts.class_names), set(self.class_names)
+        ours_in_order = self.facts.class_names
+        theirs, ours = set(facts.class_names), set(ours_in_order)
         if theirs != ours:
             pairs = (("lack", theirs - ours), ("have", ours - theirs))
             said = [f"{verb} {', '.join(sorted(names)[:5])}" for verb, names in pairs if names]
             raise UserError(f"the images are of other classes than those that the run knows: they {' and '.join(said)}")
-        order = np.array([facts.class_names.index(name) for name in self.class_names])
+        order = np.array([facts.class_names.index(name) for name in ours_in_order])
         train, val, test = (Split(of.images, order[of.labels]) for of in (self.train, self.val, self.test))
-        changed = {"class_names": facts.class_names, "mean": facts.mean, "std": facts.std}
-        return replace(self, train=train, val=val, test=test, **changed)  # type: ignore[arg-type]
-
-    @property
-    def image_size(self) -> int:
-        """Pixels on a side."""
-        return int(self.train.images.shape[1])
+        known = replace(self.facts, class_names=facts.class_names, mean=facts.mean, std=facts.std)
+        return ImageSet(known, train, val, test)
 
     def examples(self, count: int) -> Split:
         """`count` images of train, spread over it and so over the classes; in memory."""
@@ -158,7 +150,7 @@ class ImageSet:
         return Split(np.asarray(some.images), some.labels)
 
     def names_of(self, labels: np.ndarray) -> list[str]:
-        return [self.class_names[label] for label in labels]
+        return [self.facts.class_names[label] for label in labels]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -193,7 +185,7 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
             f"data.val_size={val_size}: must be 0, or from {classes} (one a class) to {len(train) - classes}, "
             f"since train has {len(train)} images"
         )
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import train_test_split  # here: a second to import, not every data set needs it
 
     try:
         kept, held = train_test_split(
@@ -202,6 +194,41 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
     except ValueError as error:  # a class with a single image
         raise UserError(f"data.val_size={val_size}: {str(error).splitlines()[0]}") from None
     return train.take(np.sort(kept)), train.take(np.sort(held))
+
+
+def image_set_of(
+    variant: str, class_names: Sequence[str], splits: Mapping[str, Split], *, val_size: int, seed: int
+) -> ImageSet:
+    """An ImageSet from arrays that are in memory; mean and std are those of train.
+
+    Args:
+        splits: train and test, and val where it is given; else `val_size` images of train are held out, by `seed`.
+
+    Raises:
+        UserError: a split is missing, empty or not of uint8 images of one square size; val_size does not fit.
+    """
+    names = tuple(class_names)
+    for split in ("train", "test", *splits):
+        if split not in splits or not _fits(splits[split], len(names)):
+            raise UserError(
+                f"{variant}: {split} must be uint8 images (N, S, S, 3), int64 labels (N,) below {len(names)}, N above 0"
+            )
+    sizes = sorted({of.images.shape[1] for of in splits.values()})
+    if len(sizes) > 1:
+        raise UserError(f"{variant}: images are of {' and '.join(map(str, sizes))} pixels; they must be of one size")
+    contents = contents_of(**{split: (np.asarray(of.images), of.labels, names) for split, of in splits.items()})
+    mean, std = channel_statistics(np.asarray(splits["train"].images))
+    facts = ImageFacts(variant, names, sizes[0], mean, std, contents)
+    given = splits.get("val")
+    train, val = hold_out(splits["train"], 0 if given else val_size, seed)
+    return ImageSet(facts, train, given or val, splits["test"])
+
+
+def _fits(split: Split, num_classes: int) -> bool:
+    images, labels = split.images, split.labels
+    square = len(images.shape) == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
+    whole = len(labels) == images.shape[0] > 0 and labels.dtype == np.int64
+    return bool(square and images.dtype == np.uint8 and whole and labels.min() >= 0 and labels.max() < num_classes)
 
 
 def contents_of(**splits: tuple[np.ndarray, np.ndarray, tuple[str, ...]]) -> Contents:

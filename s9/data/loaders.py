@@ -7,28 +7,27 @@ give the same images and labels in the same order.
 
 import multiprocessing
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from s9.config import Config
-from s9.data.augment import Augment
-from s9.data.batch_augment import BatchAugment
+from s9.config.schema import Config
+from s9.data import keys
+from s9.data.augmentation.augment import Augment
+from s9.data.augmentation.batch_augment import BatchAugment
 from s9.data.image_set import CHUNK, Split
-from s9.errors import UserError
-from s9.interrupt import shielded
+from s9.system.errors import UserError
+from s9.system.interrupt import shielded
 
 if TYPE_CHECKING:
-    from s9.data.image_augment import ImageAugment
+    from s9.data.augmentation.image_augment import ImageAugment
 
 Key = tuple[int, int]  # (epoch, index): what an image looks like is a function of its key
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images (B, 3, H, W), int64 labels (B,)
 IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # and which images of the split they are, int64 (B,)
 
-ORDER = 1  # keeps the keys of the data order apart from those of the augmentation
 EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same number to the last digit
 
 
@@ -41,7 +40,9 @@ class KeyedBatches(Sampler[list[Key]]):
     The last batch of an epoch is left out where it is not whole, since batch norm on a few images is noise.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, steps: int | None = None, rank: int = 0, world: int = 1):
+    def __init__(
+        self, size: int, batch_size: int, seed: int, *, steps: int | None = None, rank: int = 0, world: int = 1
+    ):
         self.size, self.seed, self.rank, self.world = size, seed, rank, world
         self.batch_size = min(batch_size, size)
         whole = size // self.batch_size
@@ -53,7 +54,7 @@ class KeyedBatches(Sampler[list[Key]]):
 
     def order(self) -> np.ndarray:
         """int64 (steps - first, batch_size / world): the images of each batch of this pass."""
-        order = np.random.default_rng([self.seed, self.epoch, 0, ORDER]).permutation(self.size)
+        order = keys.data_order(self.seed, self.epoch, self.size)
         batches = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)[self.first :]
         if self.world == 1:
             return batches
@@ -117,6 +118,7 @@ class WorkerBatches:
         batches: KeyedBatches,
         augment: "ImageAugment | None",
         device: torch.device,
+        *,
         workers: int = 0,
         start_method: str | None = None,
     ):
@@ -168,7 +170,7 @@ def _one_thread(_: int) -> None:
 
 
 def train_loader(
-    config: Config, split: Split, augment: Augment, device: torch.device, rank: int = 0, world: int = 1
+    config: Config, split: Split, augment: Augment, device: torch.device, *, rank: int = 0, world: int = 1
 ) -> TrainLoader:
     """Augmented batches of `split` on the device, as `config.data.loader` says; of each, the part of `rank`.
 
@@ -176,7 +178,8 @@ def train_loader(
         UserError: a batch cannot be shared out evenly.
     """
     trainer = config.trainer
-    batches = KeyedBatches(len(split), trainer.batch_size, config.seed, trainer.steps_per_epoch, rank, world)
+    steps = trainer.steps_per_epoch
+    batches = KeyedBatches(len(split), trainer.batch_size, config.seed, steps=steps, rank=rank, world=world)
     if world > 1 and batches.batch_size % (2 * world):
         raise UserError(
             f"trainer.batch_size={batches.batch_size}: must be a multiple of {2 * world} for {world} devices"
@@ -186,7 +189,7 @@ def train_loader(
     if config.data.loader == "resident":
         source = ResidentBatches(split, batches, device)
     else:
-        source = WorkerBatches(split, batches, on_images, device, config.data.workers)
+        source = WorkerBatches(split, batches, on_images, device, workers=config.data.workers)
     return TrainLoader(source, batches, on_batches, device)
 
 
@@ -195,21 +198,3 @@ def eval_batches(split: Split) -> Iterator[Batch]:
     for start in range(0, len(split), EVAL_BATCH):
         images = torch.from_numpy(np.asarray(split.images[start : start + EVAL_BATCH])).permute(0, 3, 1, 2)
         yield images, torch.from_numpy(split.labels[start : start + EVAL_BATCH])
-
-
-def to_device(
-    images: torch.Tensor, device: torch.device, mean: tuple[float, ...], std: tuple[float, ...]
-) -> torch.Tensor:
-    """uint8 (B, 3, H, W) to normalised float32 on the device, channels last. mean, std: RGB in [0, 1]."""
-    images = images.to(device, non_blocking=True).float()
-    shift, scale = _shift_and_scale(mean, std, device)
-    return images.sub_(shift).mul_(scale).contiguous(memory_format=torch.channels_last)
-
-
-@lru_cache(maxsize=8)  # so that no step copies anything from the host
-def _shift_and_scale(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, 3, 1, 1) each, in grey levels."""
-    shift, spread = (torch.tensor(values, device=device).view(1, 3, 1, 1).mul_(255) for values in (mean, std))
-    return shift, spread.reciprocal_()

@@ -1,20 +1,16 @@
-"""What the layer rows say without building anything: shapes, parameters, multiplies, receptive field, and the rules.
+"""What the layer rows say without building anything: shapes, parameters, multiplies and receptive field.
 
 Receptive field and jump as in Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", 2019.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from s9.config import LayerConfig, ModelConfig
+from s9.config.model import LayerConfig, ModelConfig
+from s9.data.image_set import ImageFacts
 from s9.models.s9net import layer_output, rows
 
-PARAMETER_LIMIT = 200_000
-RECEPTIVE_FIELD_LIMIT = 44
-BLOCK_NAMES = ["C1", "C2", "C3", "C4"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerRow:
     """One line of the table. receptive_field and jump in input pixels, size in pixels; parameters with batch norm."""
 
@@ -43,7 +39,7 @@ def table_cells(table: list[LayerRow]) -> list[list[str]]:
     ]
 
 
-def layer_table(config: ModelConfig, num_classes: int, image_size: int = 32) -> list[LayerRow]:
+def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[LayerRow]:
     """A row a layer, then the average and the head.
 
     Raises:
@@ -62,31 +58,49 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int = 32) -> 
         field += (layer.kernel_size - 1) * layer.dilation * jump
         jump *= layer.stride
         table.append(
-            LayerRow(name, describe(layer), channels, size, weights + norm, weights * size**2, field, jump, norm > 0)
-        )
-        shapes.append((channels, size))
-    channels, size = shapes[-1]
-    table.append(
-        LayerRow("average", f"mean over {size}x{size}", channels, 1, 0, 0, field + (size - 1) * jump, jump * size)
-    )
-    if config.head:
-        head = channels * num_classes
-        table.append(
             LayerRow(
-                "head",
-                "fully connected",
-                num_classes,
-                1,
-                head + num_classes,
-                head,
-                table[-1].receptive_field,
-                table[-1].jump,
+                name=name,
+                kind=describe(layer),
+                channels=channels,
+                size=size,
+                parameters=weights + norm,
+                multiplies=weights * size**2,
+                receptive_field=field,
+                jump=jump,
+                has_norm=norm > 0,
             )
         )
-    return table
+        shapes.append((channels, size))
+    return [*table, *_end(config, table[-1], num_classes)]
 
 
-def table_lines(facts: "ModelFacts", image_size: int = 32) -> list[str]:
+def _end(config: ModelConfig, last: LayerRow, num_classes: int) -> list[LayerRow]:
+    """The rows of the average and, where there is one, of the head."""
+    channels, size = last.channels, last.size
+    average = replace(
+        last,
+        name="average",
+        kind=f"mean over {size}x{size}",
+        size=1,
+        parameters=0,
+        multiplies=0,
+        receptive_field=last.receptive_field + (size - 1) * last.jump,
+        jump=last.jump * size,
+        has_norm=False,
+    )
+    products = channels * num_classes
+    head = replace(
+        average,
+        name="head",
+        kind="fully connected",
+        channels=num_classes,
+        parameters=products + num_classes,
+        multiplies=products,
+    )
+    return [average, head] if config.head else [average]
+
+
+def table_lines(facts: "ModelFacts", image_size: int) -> list[str]:
     """The table as aligned text, closed by totals and sizes in MB (float32, one image; activations with gradients)."""
     cells = [TABLE_COLUMNS, *table_cells(facts.table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(TABLE_COLUMNS))]
@@ -121,8 +135,8 @@ class ModelFacts:
     receptive_field: int
 
 
-def model_facts(config: ModelConfig, num_classes: int, image_size: int = 32) -> ModelFacts:
-    table = layer_table(config, num_classes, image_size)
+def model_facts(config: ModelConfig, images: ImageFacts) -> ModelFacts:
+    table = layer_table(config, images.num_classes, images.image_size)
     before_average = next(row for row in reversed(table) if row.name not in ("average", "head"))
     return ModelFacts(
         table, sum(r.parameters for r in table), sum(r.multiplies for r in table), before_average.receptive_field
@@ -140,66 +154,3 @@ def describe(layer: LayerConfig) -> str:
     parts += [] if layer.padding is None else [f"padding {layer.padding}"]
     parts += [f"+{layer.residual}"] if layer.residual else []
     return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One demand of the assignment with what was measured."""
-
-    name: str
-    demand: str
-    measured: str
-    holds: bool
-
-
-def model_rules(config: ModelConfig, num_classes: int, image_size: int = 32) -> list[Rule]:
-    """The assignment's demands on the network (numbers 1 to 5 and 7 of its list)."""
-    layers = dict(rows(config))
-    facts = model_facts(config, num_classes, image_size)
-    blocks = {block: list(of_block.values()) for block, of_block in config.blocks.items()}
-    counts = [len(of_block) for of_block in blocks.values()]
-    how = {block: _shrinks(of_block) for block, of_block in blocks.items()}
-    separable = [n for n, c in layers.items() if c.separable and c.kernel_size > 1]
-    dilated = [n for n, c in layers.items() if c.dilation > 1 and c.kernel_size > 1]
-    padded = [n for n, c in layers.items() if c.kernel_size == 1 and (c.padding or 0) > 0]
-    return [
-        Rule("blocks", "C1 C2 C3 C4", " ".join(blocks), list(blocks) == BLOCK_NAMES),
-        Rule("three_convolutions", "three in each block", _joined(map(str, counts)), all(n == 3 for n in counts)),
-        Rule(
-            "block_end",
-            "the last of each block has stride 2, or is dilated",
-            _joined(f"{block} {end or 'neither'}" for block, end in how.items()),
-            all(how.values()),
-        ),
-        Rule(
-            "receptive_field",
-            f"more than {RECEPTIVE_FIELD_LIMIT} pixels",
-            str(facts.receptive_field),
-            facts.receptive_field > RECEPTIVE_FIELD_LIMIT,
-        ),
-        Rule(
-            "separable",
-            "a depthwise layer of more than 1 x 1, then pointwise",
-            _joined(separable) or "none",
-            bool(separable),
-        ),
-        Rule("dilated", "a dilated layer", _joined(dilated) or "none", bool(dilated)),
-        Rule("global_average", "after the last layer", f"{facts.table[len(layers)].kind}, no max pooling", True),
-        Rule("border", "no 1 x 1 layer padded with zeros", _joined(padded) or "none", not padded),
-        Rule(
-            "parameters", f"fewer than {PARAMETER_LIMIT:,}", f"{facts.parameters:,}", facts.parameters < PARAMETER_LIMIT
-        ),
-    ]
-
-
-def _shrinks(layers: list[LayerConfig]) -> str | None:
-    if not layers:
-        return None
-    last = layers[-1]
-    if last.stride == 2:
-        return "stride 2"
-    return f"dilation {last.dilation}" if last.stride == 1 and last.dilation > 1 and last.kernel_size > 1 else None
-
-
-def _joined(words: Iterable[str]) -> str:
-    return ", ".join(words)

@@ -27,12 +27,14 @@ class Convolution(nn.Conv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int,
+        *,
         stride: int = 1,
         padding: int = 0,
         dilation: int = 1,
         groups: int = 1,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        shape: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        super().__init__(in_channels, out_channels, kernel_size, bias=False, **shape)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.in_float32:
@@ -112,7 +114,7 @@ class LargeDepthwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         images, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_images = _gradient(gradient, images, weight, ctx.padding, 0)
+        of_images = _gradient(gradient, images, weight, padding=ctx.padding, which=0)
         height, width = gradient.shape[2:]
         tile, tiles = torch.zeros_like(weight[:, :, :3, :3]), -(-weight.shape[-1] // 3)
         before, after = ctx.padding, ctx.padding + 3 * tiles - weight.shape[-1]
@@ -124,12 +126,12 @@ class LargeDepthwise(torch.autograd.Function):
             for y in range(0, 3 * tiles, 3):
                 for x in range(0, 3 * tiles, 3):
                     shifted = padded[:, :, y : y + height + 2, x : x + width + 2]
-                    of_weight[:, :, y : y + 3, x : x + 3] += _gradient(theirs, shifted, tile, 0, 1)
+                    of_weight[:, :, y : y + 3, x : x + 3] += _gradient(theirs, shifted, tile, padding=0, which=1)
         return of_images, of_weight[:, :, : weight.shape[-1], : weight.shape[-1]].to(weight.dtype), None
 
 
 def _gradient(
-    gradient: torch.Tensor, images: torch.Tensor, weight: torch.Tensor, padding: int, which: int
+    gradient: torch.Tensor, images: torch.Tensor, weight: torch.Tensor, *, padding: int, which: int
 ) -> torch.Tensor:
     """That of the images (0) or of the weight (1) of an ordinary depthwise convolution."""
     where = ([1, 1], [padding, padding], [1, 1], False, [0, 0], len(weight))

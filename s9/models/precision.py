@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from s9.models.convolution import Convolution
+from s9.system.compute import Compute
 
 log = logging.getLogger("s9")
 
@@ -19,9 +20,9 @@ TOLERANCE = 0.05  # relative error of a gradient; bfloat16 itself makes 0.002, t
 TRIAL_IMAGES = 2  # the fault shows with any batch size
 
 
-def guard_bfloat16(model: nn.Module, image_size: int, device: torch.device, precision: torch.dtype) -> list[str]:
+def guard_bfloat16(model: nn.Module, image_size: int, compute: Compute) -> list[str]:
     """Tries each convolution at its own size; those that bfloat16 gets wrong stay in float32. Returns their names."""
-    if device.type != "cpu" or precision != torch.bfloat16:
+    if compute.device.type != "cpu" or compute.precision != torch.bfloat16:
         return []
     kept = []
     for name, convolution, size in _convolutions(model, image_size):

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s9.config import LayerConfig, ModelConfig
-from s9.data.image_set import ImageSet
-from s9.data.loaders import to_device
-from s9.errors import UserError
+from s9.config.model import LayerConfig, ModelConfig
+from s9.data.image_set import ImageFacts, ImageSet
 from s9.models.convolution import Convolution
+from s9.system.compute import Compute
+from s9.system.errors import UserError
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 WHITENING_PIXELS = 1000 * 32 * 32  # of train: about as many patches, more change little
@@ -42,7 +42,8 @@ def rows(config: ModelConfig) -> Iterator[tuple[str, LayerConfig]]:
 
 
 def _convolution(row: LayerConfig, in_channels: int, channels: int, groups: int) -> Convolution:
-    return Convolution(in_channels, channels, row.kernel_size, row.stride, padding_of(row), row.dilation, groups)
+    shape = {"stride": row.stride, "padding": padding_of(row), "dilation": row.dilation, "groups": groups}
+    return Convolution(in_channels, channels, row.kernel_size, **shape)
 
 
 class Layer(nn.Module):
@@ -52,7 +53,7 @@ class Layer(nn.Module):
     """
 
     def __init__(
-        self, config: LayerConfig, in_channels: int, channels: int, activation: str, dropout: float, last: bool
+        self, config: LayerConfig, in_channels: int, channels: int, *, activation: str, dropout: float, last: bool
     ):
         super().__init__()
         self.conv: nn.Module
@@ -70,27 +71,29 @@ class Layer(nn.Module):
 
 
 class S9Net(nn.Module):
-    """images (B, 3, H, W) -> logits (B, num_classes).
+    """images (B, 3, H, W) -> logits (B, num_classes), for images of the size and classes that `facts` name.
 
     Raises:
         UserError: names the row that cannot be built, as a group count that does not divide, an image that shrinks to
             nothing, or a residual path between different shapes.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, image_size: int = 32):
+    def __init__(self, config: ModelConfig, facts: ImageFacts):
         super().__init__()
         named = list(rows(config))
-        shapes = [(3, image_size)]  # what comes into each layer: channels, pixels
+        shapes = [(3, facts.image_size)]  # what comes into each layer: channels, pixels
         self.layers = nn.ModuleDict()
         for name, layer in named:
             last = layer.channels is None
-            out = layer_output(f"model.blocks.{name}", layer, shapes, num_classes)
+            out = layer_output(f"model.blocks.{name}", layer, shapes, facts.num_classes)
             dropout = config.dropout if layer.dropout is None else layer.dropout
-            self.layers[name.replace(".", "_")] = Layer(layer, shapes[-1][0], out[0], config.activation, dropout, last)
+            self.layers[name.replace(".", "_")] = Layer(
+                layer, shapes[-1][0], out[0], activation=config.activation, dropout=dropout, last=last
+            )
             shapes.append(out)
         self.sizes = [size for _, size in shapes[1:]]  # pixels on a side of what each layer gives
         self.residuals = [layer.residual for _, layer in named]
-        self.head = nn.Linear(shapes[-1][0], num_classes) if config.head else nn.Identity()
+        self.head = nn.Linear(shapes[-1][0], facts.num_classes) if config.head else nn.Identity()
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -104,16 +107,17 @@ class S9Net(nn.Module):
 
 
 def build_model(config: ModelConfig, data: ImageSet) -> S9Net:
-    """The network for the data's classes and image size; its first layer started from train where asked.
+    """The network for these images; its first layer started from train where the configuration asks for that.
 
     Raises:
         UserError: names the row that cannot be built.
     """
-    model = S9Net(config, len(data.class_names), data.image_size)
+    model = S9Net(config, data.facts)
     if config.whiten:
-        count = max(1, WHITENING_PIXELS // data.image_size**2)
+        count = max(1, WHITENING_PIXELS // data.facts.image_size**2)
         images = torch.from_numpy(np.asarray(data.examples(count).images)).permute(0, 3, 1, 2)
-        whiten_first_layer(model, to_device(images, torch.device("cpu"), data.mean, data.std))
+        host = Compute(torch.device("cpu"), torch.float32)
+        whiten_first_layer(model, host.normalised(images, data.facts.mean, data.facts.std))
     return model
 
 

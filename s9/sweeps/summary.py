@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
-from s9.files import write_whole
+from s9.system.files import write_whole
 
 log = logging.getLogger("s9")
 
@@ -67,20 +65,17 @@ def _rows(sweep_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-class SweepEnd(Callback):
-    """At the end of a multirun: shows the jobs, best first, and ends with exit code 1 if one of them failed."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        sweep_dir = Path(config.hydra.sweep.dir)
-        rows = read_rows(sweep_dir)
-        if not rows:
-            return
-        print(f"\n{'job':>4}  {'val':>8}  {'minutes':>7}  overrides")
-        for row in rows:
-            accuracy = f"{100 * float(row['val/accuracy']):.2f} %" if row["val/accuracy"] else row["status"]
-            print(f"{row['job']:>4}  {accuracy:>8}  {row['minutes']:>7}  {row['overrides']}")
-        print(f"summary: {sweep_dir / SUMMARY}")
-        failed = [row["job"] for row in rows if row["status"] != "done"]
-        if failed:
-            print(f"error: {len(failed)} of {len(rows)} jobs failed: {', '.join(failed)}", file=sys.stderr)
-            sys.exit(1)
+def show_jobs(sweep_dir: Path) -> int:
+    """Prints the jobs of a sweep that has ended, best first; returns 1 where one of them failed, else 0."""
+    rows = read_rows(sweep_dir)
+    if not rows:
+        return 0
+    print(f"\n{'job':>4}  {'val':>8}  {'minutes':>7}  overrides")
+    for row in rows:
+        accuracy = f"{100 * float(row['val/accuracy']):.2f} %" if row["val/accuracy"] else row["status"]
+        print(f"{row['job']:>4}  {accuracy:>8}  {row['minutes']:>7}  {row['overrides']}")
+    print(f"summary: {sweep_dir / SUMMARY}")
+    failed = [row["job"] for row in rows if row["status"] != "done"]
+    if failed:
+        print(f"error: {len(failed)} of {len(rows)} jobs failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0

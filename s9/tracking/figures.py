@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from s9.tracking import record
+from s9.tracking.folder import RunFolder
 
 log = logging.getLogger("s9")
 
@@ -22,21 +22,21 @@ MOST_NAMED = 30  # classes whose names are written beside the confusion matrix
 TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
 
 
-def draw_all(folder: Path, failed: Callable[[str], object] = log.warning) -> list[Path]:
+def draw_all(folder: RunFolder, failed: Callable[[str], object] = log.warning) -> list[Path]:
     """Draws each figure whose file is there, by itself; returns the paths of the pictures.
 
     Args:
         failed: is told of each figure that cannot be drawn, in one line.
     """
-    (folder / record.FIGURES).mkdir(exist_ok=True)
+    folder.figures.mkdir(exist_ok=True)
     drawn = []
     for draw, source in (
-        (augmentation_grid, record.SAMPLES),
-        (curves, record.METRICS),
-        (misclassified_grid, record.PREDICTIONS),
-        (confusion_matrix, record.PREDICTIONS),
+        (augmentation_grid, folder.samples),
+        (curves, folder.metrics),
+        (misclassified_grid, folder.predictions),
+        (confusion_matrix, folder.predictions),
     ):
-        if (folder / source).exists():
+        if source.exists():
             try:
                 drawn.append(draw(folder))
             except Exception as error:  # no run is lost for want of a picture
@@ -46,8 +46,8 @@ def draw_all(folder: Path, failed: Callable[[str], object] = log.warning) -> lis
     return drawn
 
 
-def _save(figure: Figure, folder: Path, name: str) -> Path:
-    path = folder / record.FIGURES / f"{name}.png"
+def _save(figure: Figure, folder: RunFolder, name: str) -> Path:
+    path = folder.figures / f"{name}.png"
     with warnings.catch_warnings():  # a class name in letters that matplotlib's font lacks is drawn as boxes
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})  # the same files give the same picture
@@ -71,9 +71,9 @@ def _mosaic(images: np.ndarray, gap_y: int, gap_x: int) -> np.ndarray:
     return picture
 
 
-def augmentation_grid(folder: Path) -> Path:
+def augmentation_grid(folder: RunFolder) -> Path:
     """A column an image: as it is, then as training sees it in the first epochs."""
-    samples = record.read_arrays(folder / record.SAMPLES)
+    samples = folder.read_arrays(folder.samples)
     count, epochs = samples["augmented"].shape[:2]
     images = np.concatenate([samples["original"][None], samples["augmented"].swapaxes(0, 1)])
     size = images.shape[2]
@@ -95,10 +95,10 @@ def _middles(count: int, size: int, gap: int) -> np.ndarray:
     return np.arange(count) * (size + gap) + (size - 1) / 2
 
 
-def curves(folder: Path) -> Path:
+def curves(folder: RunFolder) -> Path:
     """Loss and accuracy of train and val over the epochs, and the one test of the final weights."""
-    metrics = record.read_metrics(folder)
-    summary = record.read_summary(folder) if (folder / record.SUMMARY).exists() else {}
+    metrics = folder.read_metrics()
+    summary = folder.read_summary() if folder.summary.exists() else {}
     epochs = [m["epoch"] for m in metrics]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True):
@@ -118,9 +118,9 @@ def curves(folder: Path) -> Path:
     return _save(figure, folder, "curves")
 
 
-def misclassified_grid(folder: Path, columns: int = 8) -> Path:
+def misclassified_grid(folder: RunFolder, columns: int = 8) -> Path:
     """The mistakes on test that the network was surest of, with the true and the predicted class."""
-    stored = record.read_arrays(folder / record.PREDICTIONS)
+    stored = folder.read_arrays(folder.predictions)
     names, worst = stored["class_names"], stored["worst"]
     preds = stored["probs"].argmax(1)
     rows = max(1, -(-len(worst) // columns))
@@ -146,14 +146,14 @@ def misclassified_grid(folder: Path, columns: int = 8) -> Path:
     return _save(figure, folder, "misclassified")
 
 
-def confusion_matrix(folder: Path) -> Path:
+def confusion_matrix(folder: RunFolder) -> Path:
     """Rows: the true class; columns: the predicted one; counts of test images, shaded by the row's part.
 
     Of more than MOST_NAMED classes the matrix keeps its size, without names, beside the pairs confused most often.
     """
     from sklearn.metrics import confusion_matrix as count_pairs
 
-    stored = record.read_arrays(folder / record.PREDICTIONS)
+    stored = folder.read_arrays(folder.predictions)
     names = [str(name) for name in stored["class_names"]]
     counts = count_pairs(stored["labels"], stored["probs"].argmax(1), labels=range(len(names)))
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from s9.training.loop import StepDone
+
 log = logging.getLogger("s9")
 
 MANY_STEPS, MANY_S = 20, 10.0  # a look at the pace is over at least so many steps and seconds
@@ -28,23 +30,20 @@ class Progress:
         self.refreshed = time.monotonic()
         self.pace, self.stepped = Pace(), 0.0
 
-    def step(
-        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
-    ) -> None:
+    def step(self, done: StepDone) -> None:
         now = time.monotonic()
         if self.stepped:
-            self.note_pace(now - self.stepped, loss_sum.device.type)
+            self.note_pace(now - self.stepped, done.loss_sum.device.type)
         self.stepped = now
         if not self.shows_bars:
             return
         if self.bar is None:
-            self.bar = tqdm(total=batches, desc=f"epoch {epoch}/{self.epochs}", unit="batch", leave=False)
+            self.bar = tqdm(total=done.batches, desc=f"epoch {done.epoch}/{self.epochs}", unit="batch", leave=False)
         self.bar.update()
         if time.monotonic() - self.refreshed > REFRESH_S:
             self.refreshed = time.monotonic()
-            self.bar.set_postfix_str(
-                f"loss {loss_sum.item() / images:.4f}, accuracy {100 * correct.item() / images:.2f} %"
-            )
+            loss, accuracy = done.loss_sum.item() / done.images, 100 * done.correct.item() / done.images
+            self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f} %")
 
     def note_pace(self, seconds: float, device: str) -> None:
         """Says once where steps have come to take far longer than they did."""

@@ -11,24 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from s9.config import Config
-from s9.models.analysis import TABLE_COLUMNS, ModelFacts, table_cells
-from s9.tracking.record import as_dict
-from s9.tracking.wandb_mode import own_settings, pick_mode
+from s9.config.schema import Config
+from s9.models.analysis import ModelFacts
 
 log = logging.getLogger("s9")
 
-MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
-PAIRS_SHOWN = 100
 BEST = {"val/accuracy": "max", "val/loss": "min"}  # what the summary shows of them
-GONE = ("Failed to connect to service", "MailboxClosedError")  # as W&B says that its own process was killed
 INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
 
 
@@ -36,12 +31,16 @@ class WandbLog:
     """One W&B run. `mode` is what the configuration asks for, and what was reached once W&B has started.
 
     Args:
+        folder: of the run.
         group: of the sweep that the run is a job of.
-        earlier: the epochs before a resumed run's first, a line of metrics.jsonl and of times.jsonl each, joined.
+        earlier: the epochs before a resumed run's first, their metrics and times joined.
     """
 
-    def __init__(self, config: Config, folder: Path, group: str | None, run_id: str, earlier: list[dict[str, float]]):
+    def __init__(
+        self, config: Config, folder: Path, *, group: str | None, run_id: str, earlier: list[dict[str, float]]
+    ):
         self.run: Any = None
+        self.wandb: Any = None  # the module wandb_run, once the thread has imported it
         self.mode = config.wandb.mode
         self.timeout = config.wandb.timeout
         self.step = 0  # the first that W&B does not have yet
@@ -64,18 +63,26 @@ class WandbLog:
             call()
 
     def _start(self, config: Config, folder: Path, group: str | None, run_id: str) -> None:
-        wanted = self.mode
+        try:
+            from s9.tracking import wandb_run  # here, in the thread: W&B takes most of a second to import
+        except Exception as error:  # an installation that is broken
+            self.mode = "disabled"
+            log.warning("W&B is off for this run: it cannot be imported (%s)", error)
+            self.started.set()
+            return
+        self.wandb, wanted = wandb_run, self.mode
         for mode in dict.fromkeys((wanted, "offline")):
             try:
-                own = own_settings()
-                self.mode = pick_mode(mode, own)
+                own = wandb_run.own_settings()
+                self.mode = wandb_run.pick_mode(mode, own)
                 if self.mode != "disabled":
                     # W&B keeps the id of a run that failed to start, and would refuse it.
                     own_id = run_id if mode == wanted else f"{run_id}-offline"
-                    self.run = _init_anew(config, own, folder, group, own_id, self.mode)
+                    names = {"group": group, "run_id": own_id, "mode": self.mode}
+                    self.run = wandb_run.begin_anew(config, own, folder, **names)
                 break
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
-                log.warning("W&B %s did not start (%s)", self.mode, _in_one_line(error))
+                log.warning("W&B %s did not start (%s)", self.mode, wandb_run.in_one_line(error))
         if self.run is not None:
             log.info("W&B %s: %s", self.mode, self.run.url or f"to send it later: wandb sync {self._place()}")
             self.step = self.run.starting_step
@@ -95,7 +102,7 @@ class WandbLog:
             yield
         except Exception as error:
             if self.run is not None and not self.given_up:  # without a run every call fails, and that was said once
-                log.warning("W&B did not take %s (%s)", what, _in_one_line(error))
+                log.warning("W&B did not take %s (%s)", what, self.wandb.in_one_line(error))
 
     def _later(self, call: Callable[..., None], *arguments: Any) -> None:
         """In the thread, once W&B has started and if it has."""
@@ -128,10 +135,8 @@ class WandbLog:
 
     def _log_model(self, facts: ModelFacts, drawn: "Future[list[Path]]") -> None:
         with self._guarded("the model"):
-            import wandb
-
-            row: dict[str, Any] = {"model/layers": wandb.Table(columns=TABLE_COLUMNS, data=table_cells(facts.table))}
-            row |= _pictures([path for path in drawn.result() if path.stem == "augmentation"])
+            pictures = [path for path in drawn.result() if path.stem == "augmentation"]
+            row = {"model/layers": self.wandb.layers(facts), **self.wandb.pictures(pictures)}
             new = self.step == 0
             self.run.log(row, step=self.step, commit=new)  # of a resumed run together with the next epoch
             self.step += new
@@ -146,21 +151,14 @@ class WandbLog:
 
     def _log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
         with self._guarded("the test"):
-            import wandb
-
-            names = [str(n) for n in predictions["class_names"]]
-            preds, labels = predictions["probs"].argmax(1), predictions["labels"]
-            mistakes = [
-                wandb.Image(image, caption=f"{names[labels[i]]}, called {names[preds[i]]}")
-                for i, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
-            ]
             # val/accuracy itself keeps its best over the epochs, so the final weights' scores have names of their own.
             for split in ("val", "test"):
                 for key, value in summary.get(split, {}).items():
                     self.run.summary[f"{split}/final_{key}" if split == "val" else f"{split}/{key}"] = value
-            self.run.log({"test/misclassified": mistakes, **_pictures(figures)}, step=self.step)
+            mistakes = {"test/misclassified": self.wandb.mistakes(predictions)}
+            self.run.log(mistakes | self.wandb.pictures(figures), step=self.step)
             # By itself, since for a table W&B's server is asked first, and may be away.
-            self.run.log(_confusion(labels, preds, names), step=self.step, commit=True)
+            self.run.log(self.wandb.confusion(predictions), step=self.step, commit=True)
 
     def finish(self, exit_code: int, wait_s: float | None = None) -> None:
         """Waits until W&B has taken everything, for `wandb.timeout` seconds at most, or for `wait_s` seconds.
@@ -186,7 +184,7 @@ class WandbLog:
             self._say_unfinished(self.timeout)
         except Exception as error:
             if not self.given_up:
-                log.warning("W&B did not take the end of the run (%s)", _in_one_line(error))
+                log.warning("W&B did not take the end of the run (%s)", self.wandb.in_one_line(error))
         self.run = None
 
     def _supersede(self) -> None:
@@ -213,77 +211,3 @@ class WandbLog:
     def _place(self) -> Path:
         """The folder that `wandb sync` sends."""
         return Path(self.run.dir).parent
-
-
-def _init_anew(*arguments: Any) -> Any:
-    """The same as `_init`, with a new process of W&B's where that of this process's earlier runs is gone."""
-    try:
-        return _init(*arguments)
-    except Exception as error:
-        if not any(words in f"{type(error).__name__}: {error}" for words in GONE):
-            raise
-        import wandb
-
-        with suppress(Exception):
-            wandb.teardown()
-        return _init(*arguments)
-
-
-def _init(config: Config, own: Any, folder: Path, group: str | None, run_id: str, mode: str) -> Any:
-    """Starts the run; what the configuration leaves open is as W&B's own settings say, else as s9 would name it."""
-    import wandb
-
-    wanted = config.wandb
-    limits = {"init_timeout": wanted.timeout, "finish_timeout": wanted.timeout, "finish_timeout_raises": True}
-    return wandb.init(
-        mode="online" if mode == "online" else "offline",
-        project=wanted.project or own.project or "s9",
-        entity=wanted.entity,  # None, as below: what W&B's own settings say
-        id=run_id,
-        resume="allow",
-        name=config.name or own.run_name or config.run_name,
-        group=wanted.group or own.run_group or group or config.model.name,
-        tags=wanted.tags or None,
-        job_type=wanted.job_type or own.run_job_type or "train",
-        dir=str(folder),
-        config=as_dict(config),
-        reinit="finish_previous",  # one process runs all the jobs of a sweep
-        settings=wandb.Settings(silent=True, console="off", **limits),
-    )
-
-
-def _confusion(labels: np.ndarray, preds: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """The confusion matrix, or where W&B could not show it the pairs of classes that are confused most."""
-    import wandb
-
-    if len(names) <= MATRIX_CLASSES:
-        matrix = wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=preds.tolist(), class_names=names)
-        return {"test/confusion_matrix": matrix}
-    columns = ["true", "predicted", "images", "of the true class"]
-    return {"test/confused_pairs": wandb.Table(columns=columns, data=confused_pairs(labels, preds, names))}
-
-
-def confused_pairs(labels: np.ndarray, preds: np.ndarray, names: list[str]) -> list[list[Any]]:
-    """The most frequent mistakes: true class, predicted class, number of images, part of the true class's images."""
-    wrong = labels != preds
-    pairs, counts = np.unique(np.stack([labels[wrong], preds[wrong]]), axis=1, return_counts=True)
-    totals = np.bincount(labels, minlength=len(names))
-    most = np.argsort(-counts, kind="stable")[:PAIRS_SHOWN]
-    return [
-        [names[true], names[pred], int(count), float(count / totals[true])]
-        for true, pred, count in zip(*pairs[:, most], counts[most], strict=True)
-    ]
-
-
-def _pictures(paths: list[Path]) -> dict[str, Any]:
-    import wandb
-
-    return {f"figures/{path.stem}": wandb.Image(str(path)) for path in paths}
-
-
-def _in_one_line(error: Exception) -> str:
-    """Of pydantic's errors, W&B's among its settings, the first line says how many there are and no more."""
-    if callable(errors := getattr(error, "errors", None)):
-        first = errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,11 @@ hosts, netrc and identity tokens are W&B's own affair and change with its versio
 import os
 from typing import Any
 
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else python's exit waits for W&B's reports about itself
+
+import wandb
+from wandb.sdk.lib import wbauth
+
 
 def own_settings() -> Any:
     """W&B's settings as a plain `wandb.init()` would have them: its settings files, then the environment.
@@ -14,9 +19,6 @@ def own_settings() -> Any:
     Raises:
         Exception: W&B cannot read them, as where WANDB_MODE is no mode.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else python's exit waits for W&B's reports about itself
-    import wandb
-
     return wandb.setup(wandb.Settings(silent=True)).settings
 
 
@@ -27,8 +29,6 @@ def has_credentials(host: str) -> bool:
         wandb.errors.AuthenticationError: it finds something that cannot be a key.
     """
     # Not public; `wandb.login(prompt=False)` would do, but gives up where the settings say offline.
-    from wandb.sdk.lib import wbauth
-
     return wbauth.authenticate_session(host=host, source="s9", prompt=False, update_session=False) is not None
 
 

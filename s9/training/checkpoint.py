@@ -1,6 +1,6 @@
 """Checkpoints of a run: all that its next step depends on, written so that a crash at any instant leaves a whole one.
 
-<run>/checkpoints/step-00001234.pt holds tensors, numbers and strings only and is read with weights_only=True; beside it
+Each file step-00001234.pt holds tensors, numbers and strings only and is read with weights_only=True; beside it
 lies its sha256, in the form that `sha256sum -c` reads. The last two are kept.
 """
 
@@ -16,19 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from s9.errors import UserError
-from s9.files import write_whole
+from s9.config.identity import Identity, differences
+from s9.system.errors import UserError
+from s9.system.files import write_whole
+from s9.training.learner import Learner
 
 log = logging.getLogger("s9")
 
-FOLDER = "checkpoints"
 KEPT = 2
-# What may be another when a run goes on. Where the images lie is free, since what they are is not.
-FREE = ("wandb", "trainer.save_every", "data.root", "data.cache", "data.archive", "data.urls")
-FORMAT = 2  # raised when what is stored changes, or what the same configuration trains; 2: November 2026
+FORMAT = (
+    3  # raised when what is stored changes, or what the same configuration trains; 3: the identity of November 2026
+)
+PARTS = ("format", "identity", "world", "threads", "position", "extra", "random", "learner")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Position:
     """How far training is, with the sums of the epoch that is under way.
 
@@ -45,16 +47,16 @@ class Position:
 
 
 class Checkpoints:
-    """Saves and restores `parts` (model, optimizer, scheduler, averaged weights), the random streams and the position.
+    """Saves and restores a learner, the random streams and the position, in the files of one folder.
 
     Args:
-        config: the run's configuration as plain values; a checkpoint of another one is refused.
+        identity: of the run; a checkpoint of another one is refused.
         world: how many processes train together.
         save_every: seconds after which one is due.
     """
 
-    def __init__(self, run: Path, parts: dict[str, Any], config: dict[str, Any], world: int, save_every: float):
-        self.folder, self.parts, self.config, self.world = run / FOLDER, parts, config, world
+    def __init__(self, folder: Path, learner: Learner, identity: Identity, *, world: int, save_every: float):
+        self.folder, self.learner, self.identity, self.world = folder, learner, identity, world
         self.save_every = save_every
         self.last: Path | None = None
         self.tried = time.monotonic()
@@ -70,13 +72,13 @@ class Checkpoints:
         """
         content = {
             "format": FORMAT,
-            "config": self.config,
+            "identity": self.identity,
             "world": self.world,
             "threads": torch.get_num_threads(),
             "position": asdict(position),
             "extra": extra,
             "random": random_state(),
-            **{name: part.state_dict() for name, part in self.parts.items()},
+            "learner": self.learner.state_dict(),
         }
         self.tried = time.monotonic()
         buffer = io.BytesIO()
@@ -101,7 +103,7 @@ class Checkpoints:
         return True
 
     def restore(self, only: str | None = None) -> tuple[Position, dict[str, Any]] | None:
-        """Fills the parts from the newest whole checkpoint; (position, extra), or None where there is none.
+        """Fills the learner from the newest whole checkpoint; (position, extra), or None where there is none.
 
         Args:
             only: the path of the one to take; by default the newest.
@@ -115,28 +117,31 @@ class Checkpoints:
             except ValueError as error:
                 log.warning("checkpoint %s is damaged (%s); the one before is used, if there is one", path, error)
                 continue
-            if content["format"] != FORMAT:
-                raise UserError(
-                    f"{path}: written by another version of s9 (format {content['format']}, not {FORMAT}); resume it "
-                    "with that version (status.json names the commit), or start a new run"
-                )
-            refuse_another_config(path, content["config"], self.config)
-            for name, part in self.parts.items():
-                try:
-                    part.load_state_dict(content[name])
-                except (KeyError, RuntimeError, ValueError) as error:
-                    why = " ".join(str(error).split())[:200]
-                    raise UserError(f"{path}: of another version of s9; its {name} does not fit ({why})") from None
-            if content["world"] != self.world:
-                was, now = content["world"], self.world
-                log.warning("%s is of %d processes, and %d go on: not what an uncut run would give", path, was, now)
-            if content["threads"] != torch.get_num_threads():
-                log.info("%s: %d threads, as the run began with", path, content["threads"])
-                torch.set_num_threads(content["threads"])  # sums are rounded in another order with others
-            set_random_state(content["random"])
+            self._take_up(path, content)
             self.last = path
             return Position(**content["position"]), content["extra"]
         return None
+
+    def _take_up(self, path: Path, content: dict[str, Any]) -> None:
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{path}: written by another version of s9 (format {content['format']}, not {FORMAT}); resume it with "
+                "that version (its status names the commit), or start a new run"
+            )
+        if others := differences(content["identity"], self.identity):
+            raise UserError(f"{path}: of another run; {others[0]}")
+        try:
+            self.learner.load_state_dict(content["learner"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: of another version of s9; what it holds does not fit ({why})") from None
+        if content["world"] != self.world:
+            was, now = content["world"], self.world
+            log.warning("%s is of %d processes, and %d resume it: not what an uncut run would give", path, was, now)
+        if content["threads"] != torch.get_num_threads():
+            log.info("%s: %d threads, as the run began with", path, content["threads"])
+            torch.set_num_threads(content["threads"])  # sums are rounded in another order with others
+        set_random_state(content["random"])
 
 
 def found(folder: Path) -> list[Path]:
@@ -160,24 +165,11 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of a file that is none of ours torch.load may raise anything
         raise ValueError(f"not a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
-    if (
-        not isinstance(content, dict)
-        or not {"format", "config", "world", "threads", "position", "extra", "random"} <= content.keys()
-    ):
+    if not isinstance(content, dict) or "format" not in content:
         raise ValueError("not a checkpoint of s9")
+    if content["format"] == FORMAT and not set(PARTS) <= content.keys():
+        raise ValueError("not a whole checkpoint of s9")
     return content
-
-
-def refuse_another_config(path: Path, stored: Any, wanted: Any, key: str = "") -> None:
-    """Raises UserError that names the first value in which two configurations differ, of those that change weights."""
-    if key in FREE:
-        return
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        for name in sorted(stored.keys() | wanted.keys(), key=str):
-            at = f"{key}.{name}" if key else str(name)
-            refuse_another_config(path, stored.get(name, "missing"), wanted.get(name, "missing"), at)
-    elif stored != wanted:
-        raise UserError(f"{path}: of another run; {key} was {stored}, and is {wanted} now")
 
 
 def random_state() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s9.config import DistillationConfig
+from s9.config.schema import DistillationConfig
 
 
 class Teacher:

@@ -1,32 +1,24 @@
 """Scoring a network on a split: probabilities, loss and accuracy; the same code while training and long after."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from s9.data.image_set import ImageSet, Split
-from s9.data.loaders import eval_batches, to_device
+from s9.data.image_set import ImageFacts, Split
+from s9.data.loaders import eval_batches
+from s9.system.compute import Compute
 
 Scores = dict[str, float]
 
 
-def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """Runs convolutions and matrix products in `precision`; float32 means as they are."""
-    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
-
-
 @torch.no_grad()
-def predict(
-    model: nn.Module, split: Split, data: ImageSet, device: torch.device, precision: torch.dtype, flip: bool = False
-) -> torch.Tensor:
+def predict(model: nn.Module, split: Split, facts: ImageFacts, compute: Compute, *, flip: bool = False) -> torch.Tensor:
     """Probabilities (N, num_classes) in float32 on the CPU; with `flip`, the mean over each image and its mirror."""
     model.eval()
     parts = []
     for raw, _ in eval_batches(split):
-        images = to_device(raw, device, data.mean, data.std)
-        with autocast(device, precision):
+        images = compute.normalised(raw, facts.mean, facts.std)
+        with compute.autocast():
             views = [model(images)] + ([model(images.flip(3))] if flip else [])
         parts.append(torch.stack([logits.float().softmax(1) for logits in views]).mean(0))
     return torch.cat(parts).cpu()  # one wait for the device
@@ -40,10 +32,8 @@ def score(probs: torch.Tensor, split: Split) -> Scores:
     return {"loss": loss, "accuracy": correct / len(split), "correct": correct, "total": len(split)}
 
 
-def score_with_flip(
-    model: nn.Module, split: Split, data: ImageSet, device: torch.device, precision: torch.dtype
-) -> tuple[Scores, torch.Tensor]:
+def score_with_flip(model: nn.Module, split: Split, facts: ImageFacts, compute: Compute) -> tuple[Scores, torch.Tensor]:
     """(scores, probabilities) of the plain images; flip averaging only adds `accuracy_flip`, a name of its own."""
-    probs = predict(model, split, data, device, precision)
-    flipped = score(predict(model, split, data, device, precision, flip=True), split)
+    probs = predict(model, split, facts, compute)
+    flipped = score(predict(model, split, facts, compute, flip=True), split)
     return score(probs, split) | {"accuracy_flip": flipped["accuracy"]}, probs

@@ -2,32 +2,29 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-from s9.config import Config, TrainerConfig
+from s9.config.schema import Config, TrainerConfig
+from s9.data import keys
+from s9.data.augmentation.mix import Mixed, mix
 from s9.data.image_set import ImageSet
-from s9.data.loaders import TrainLoader, to_device
-from s9.data.mix import Mixed, mix
+from s9.data.loaders import TrainLoader
+from s9.system.compute import Compute
 from s9.training.checkpoint import Position
-from s9.training.distillation import Teacher
-from s9.training.evaluation import autocast, predict, score
+from s9.training.evaluation import predict, score
+from s9.training.learner import Learner
 from s9.training.ranks import Ranks
 
 CHECK_EVERY = 20  # steps between looks at the loss on a CPU; elsewhere each look would wait for the device
 
 ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
 
-TRAIN_KEYS = ("train/loss", "train/accuracy")
-
 EpochRecord = dict[str, float]
-Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class NonFiniteLossError(Exception):
@@ -47,151 +44,191 @@ class Reached:
     times: EpochRecord = field(default_factory=dict)
 
 
-class Watcher(Protocol):
-    """Is shown every step. The tensors are running sums on the device; reading them waits for it."""
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """A step that has ended. loss_sum and correct: sums of the epoch on the device; reading them waits for it.
 
-    def step(
-        self, epoch: int, batch: int, batches: int, images: int, loss_sum: torch.Tensor, correct: torch.Tensor
-    ) -> None: ...
-
-
-def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    """A copy whose weights and batch statistics follow the model's as an exponential moving average, or None.
-
-    After n updates the decay is at most (1 + n) / (10 + n): else the mean of a short run is still its first weights.
-    Source of that bound: `num_updates` of TensorFlow's ExponentialMovingAverage.
+    epoch, batch: counted from 1. batches: of the epoch. images: of this process, seen in this epoch.
     """
-    if decay == 0:
-        return None
 
-    @torch.no_grad()
-    def follow(means: Tensors, values: Tensors, _: torch.Tensor | int) -> None:
-        count = int(average.n_averaged)  # on the host; what is passed was copied to the device, and asking it waits
-        share = 1 - min(decay, (1 + count) / (10 + count))
-        if means[0].is_floating_point():
-            torch._foreach_lerp_(means, values, share)
-        else:  # the number of batches that the norms have seen
-            torch._foreach_copy_(means, values)
+    epoch: int
+    batch: int
+    batches: int
+    images: int
+    loss_sum: torch.Tensor
+    correct: torch.Tensor
 
-    average = AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
-    return average
+
+class Watch:
+    """Is shown every step, and says when `fit` is to yield within an epoch. This one never does."""
+
+    def step(self, done: StepDone) -> None:
+        pass
+
+    def due(self) -> bool:
+        return False
+
+
+class _Epoch:
+    """The running sums of one epoch of this rank, and the losses that were not looked at yet."""
+
+    def __init__(self, position: Position, compute: Compute, ranks: Ranks):
+        self.number, self.step, self.images = position.epoch, position.step, position.images
+        self.ranks, self.losses = ranks, list[torch.Tensor]()
+        begun = (position.loss_sum, position.correct) if ranks.rank == 0 else (0.0, 0.0)
+        # In double precision such sums are exact, so that they do not depend on where a run was cut or shared out.
+        exact = torch.float32 if compute.device.type == "mps" else torch.float64
+        self.sums = torch.tensor(begun, device=compute.device, dtype=exact)
+        self.started, self.step_s = time.perf_counter(), 0.0
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        self.step += 1
+        self.losses.append(loss)
+        self.images += len(labels) * self.ranks.world
+        self.sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
+
+    def stop_if_not_finite(self, last: int, lr: float) -> None:
+        """Raises NonFiniteLossError where one of the last so many losses is infinite or NaN. All ranks together."""
+        losses = torch.stack(self.losses[-last:])
+        stop_if_not_finite(self.ranks.all_sum("losses", losses), self.number, self.step, lr)
+
+    def position(self, batch: int) -> Position:
+        """After so many batches of the epoch. All ranks together."""
+        loss_sum, correct = self.ranks.all_sum("sums of the epoch", self.sums).tolist()
+        at = {"epoch": self.number, "batch": batch, "step": self.step, "images": self.images}
+        return Position(**at, loss_sum=loss_sum, correct=correct)
+
+    def record(self, lr: float) -> EpochRecord:
+        """Of the whole epoch. All ranks together."""
+        loss_sum, correct = self.ranks.all_sum("sums of the epoch", self.sums).tolist()
+        means = {"train/loss": loss_sum / self.images, "train/accuracy": correct / self.images}
+        return {"epoch": self.number, "step": self.step, "lr": lr, **means}
+
+    def step_done(self, batch: int, batches: int) -> StepDone:
+        return StepDone(
+            epoch=self.number,
+            batch=batch,
+            batches=batches,
+            images=self.images // self.ranks.world,
+            loss_sum=self.sums[0],
+            correct=self.sums[1],
+        )
+
+    def times(self, trained: float) -> EpochRecord:
+        train_s, epoch_s = trained - self.started, time.perf_counter() - self.started
+        return {"time/step_s": self.step_s, "time/train_s": train_s, "time/epoch_s": epoch_s}
 
 
 def fit(
-    model: nn.Module,
-    ema: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    loader: TrainLoader,
+    *,
+    learner: Learner,
+    batches: TrainLoader,
     data: ImageSet,
-    config: Config,
-    device: torch.device,
-    precision: torch.dtype,
-    watcher: Watcher,
-    start: Position | None = None,
-    due: Callable[[], bool] = lambda: False,
+    compute: Compute,
+    settings: Config,
     ranks: Ranks | None = None,
-    teacher: Teacher | None = None,
-) -> Iterator[Reached]:
-    """Trains from `start` on. Yields after each epoch, with its record, and after each step at which `due()` says so.
+    start: Position | None = None,
+    watch: Watch | None = None,
+) -> Generator[Reached]:
+    """Trains from `start` on. Yields after each epoch, with its record, and after each step that `watch` finds due.
 
     Among several `ranks` all yield at the same steps, and rank 0 alone scores val.
 
-    What is yielded is all that is needed to go on from there, together with the states of model, ema, optimizer,
-    scheduler and the random streams. val is scored with the averaged weights where they are kept. Sums stay on the
-    device until something is yielded.
+    What is yielded is all that resuming needs, together with the states of the learner and of the random streams. val
+    is scored with the averaged weights where they are kept. Sums stay on the device until something is yielded.
 
     Raises:
         NonFiniteLossError: the loss is infinite or NaN, or the weights are where something would be yielded.
     """
-    trainer, ranks = config.trainer, ranks or Ranks()
+    ranks = ranks or Ranks()
+    forward = ranks.wrapped(learner.model)
+    forward = compiled(forward, compute.device) if settings.trainer.compile else forward
+    training = _Training(learner, batches, data, compute, settings, ranks, watch or Watch(), forward)
     position = start or Position()
-    step = position.step
-    forward = ranks.wrapped(model)
-    forward = compiled(forward, device) if trainer.compile else forward
-    check_every = CHECK_EVERY if device.type == "cpu" else len(loader)
-    while position.epoch <= trainer.epochs:
-        epoch = position.epoch
-        started, step_s = time.perf_counter(), 0.0
-        model.train()
-        loader.start_epoch(epoch, position.batch)
-        losses: list[torch.Tensor] = []
-        begun = (position.loss_sum, position.correct) if ranks.rank == 0 else (0.0, 0.0)
-        # In double precision such sums are exact, so that they do not depend on where a run was cut or shared out.
-        sums = torch.tensor(begun, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
-        images_seen = position.images
-        lr = float(scheduler.get_last_lr()[0])
-        for batch, (raw, labels) in enumerate(loader, start=position.batch + 1):
-            lr = float(scheduler.get_last_lr()[0])
-            images = to_device(raw, device, data.mean, data.std)
-            mixed = mix(config.aug.mix, images, labels, (config.seed, epoch, batch))
-            torch.manual_seed(step_key(config.seed, step, ranks.rank))
-            step_started = time.perf_counter()
-            loss, logits = train_step(forward, optimizer, mixed, trainer, device, precision, teacher)
-            step_s += time.perf_counter() - step_started
-            scheduler.step()
-            if ema is not None:
-                ema.update_parameters(model)
-            step += 1
-            losses.append(loss)
-            images_seen += len(labels) * ranks.world
-            sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
-            watcher.step(epoch, batch, len(loader), images_seen // ranks.world, sums[0], sums[1])
-            if batch % check_every == 0 or batch == len(loader):
-                stop_if_not_finite(ranks.sum(torch.stack(losses[-check_every:])), epoch, step, lr)
-            if batch < len(loader) and ranks.any(due()):
-                stop_if_not_finite(ranks.sum(torch.stack(losses[-check_every:])), epoch, step, lr)
-                stop_if_weights_not_finite(model, epoch, step, lr)
-                yield Reached(Position(epoch, batch, step, images_seen, *ranks.sum(sums).tolist()))
-                model.train()
-        stop_if_weights_not_finite(model, epoch, step, lr)
-        record = {
-            "epoch": epoch,
-            "step": step,
-            "lr": lr,
-            **{key: total / images_seen for key, total in zip(TRAIN_KEYS, ranks.sum(sums).tolist(), strict=True)},
-        }
-        trained = time.perf_counter()
-        if len(data.val) and ranks.rank == 0:
-            scores = score(predict(ema or model, data.val, data, device, precision), data.val)
+    while position.epoch <= settings.trainer.epochs:
+        position = yield from training.epoch(position)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What `fit` was given; forward: the model as it is wrapped and compiled."""
+
+    learner: Learner
+    batches: TrainLoader
+    data: ImageSet
+    compute: Compute
+    settings: Config
+    ranks: Ranks
+    watch: Watch
+    forward: nn.Module
+
+    def epoch(self, position: Position) -> Generator[Reached, None, Position]:
+        """Trains the rest of an epoch from `position` on; yields where `watch` finds it due, and at its end."""
+        epoch, batches = _Epoch(position, self.compute, self.ranks), len(self.batches)
+        check_every = CHECK_EVERY if self.compute.device.type == "cpu" else batches
+        lr = self.learner.lr
+        self.learner.model.train()
+        self.batches.start_epoch(epoch.number, position.batch)
+        for batch, (raw, labels) in enumerate(self.batches, start=position.batch + 1):
+            lr, last = self.learner.lr, batch == batches
+            epoch.add(*self._step(epoch, batch, raw, labels), labels)
+            self.watch.step(epoch.step_done(batch, batches))
+            if batch % check_every == 0 or last:
+                epoch.stop_if_not_finite(check_every, lr)
+            if not last and self.ranks.any_of_all("due", self.watch.due()):
+                epoch.stop_if_not_finite(check_every, lr)
+                stop_if_weights_not_finite(self.learner.model, epoch.number, epoch.step, lr)
+                yield Reached(epoch.position(batch))
+                self.learner.model.train()
+        stop_if_weights_not_finite(self.learner.model, epoch.number, epoch.step, lr)
+        record, trained = epoch.record(lr), time.perf_counter()
+        if len(self.data.val) and self.ranks.rank == 0:
+            probs = predict(self.learner.ema or self.learner.model, self.data.val, self.data.facts, self.compute)
+            scores = score(probs, self.data.val)
             record |= {"val/loss": scores["loss"], "val/accuracy": scores["accuracy"]}
-        times = {
-            "time/step_s": step_s,
-            "time/train_s": trained - started,
-            "time/epoch_s": time.perf_counter() - started,
-        }
-        position = Position(epoch + 1, 0, step)
-        yield Reached(position, record, times)
+        after = Position(epoch=epoch.number + 1, step=epoch.step)
+        yield Reached(after, record, epoch.times(trained))
+        return after
 
-
-def stop_if_weights_not_finite(model: nn.Module, epoch: int, step: int, lr: float) -> None:
-    """Raises NonFiniteLossError where a weight or a batch statistic is infinite or NaN."""
-    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
-        raise NonFiniteLossError(f"weights are not finite in epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
+    def _step(
+        self, epoch: "_Epoch", batch: int, raw: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        images = self.compute.normalised(raw, self.data.facts.mean, self.data.facts.std)
+        mixed = mix(self.settings.aug.mix, images, labels, (self.settings.seed, epoch.number, batch))
+        torch.manual_seed(keys.step_seed(self.settings.seed, epoch.step, self.ranks.rank))
+        started = time.perf_counter()
+        done = train_step(self.forward, self.learner, mixed, self.settings.trainer, compute=self.compute)
+        epoch.step_s += time.perf_counter() - started
+        return done
 
 
 def train_step(
-    forward: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    mixed: Mixed,
-    config: TrainerConfig,
-    device: torch.device,
-    precision: torch.dtype,
-    teacher: Teacher | None = None,
+    forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward and optimizer on one batch; (loss, logits (B, num_classes)), both detached, in float32."""
-    with autocast(device, precision):
+    """One batch: forward, backward, optimizer, schedule and average.
+
+    Args:
+        forward: the learner's model, as it may be wrapped for several ranks or compiled.
+
+    Returns:
+        (loss, logits (B, num_classes)), both detached, in float32.
+    """
+    teacher = learner.teacher
+    with compute.autocast():
         logits = forward(mixed.images)
         wanted = teacher(mixed.images) if teacher else None
     logits = logits.float()
-    loss = mixed_loss(logits, mixed, config.label_smoothing)
+    loss = mixed_loss(logits, mixed, trainer.label_smoothing)
     if teacher and wanted is not None:
         loss = teacher.taught(loss, logits, wanted)
-    optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if config.clip_norm is not None:
-        nn.utils.clip_grad_norm_(forward.parameters(), config.clip_norm)
-    optimizer.step()
+    if trainer.clip_norm is not None:
+        nn.utils.clip_grad_norm_(forward.parameters(), trainer.clip_norm)
+    learner.optimizer.step()
+    learner.scheduler.step()
+    if learner.ema is not None:
+        learner.ema.update_parameters(learner.model)
     return loss.detach(), logits.detach()
 
 
@@ -214,9 +251,10 @@ def mixed_loss(logits: torch.Tensor, mixed: Mixed, label_smoothing: float) -> to
     return mixed.share * loss + (1 - mixed.share) * other
 
 
-def step_key(seed: int, step: int, rank: int) -> int:
-    """What dropout draws in a step is a function of (seed, step, rank), as all randomness here; not of a stream."""
-    return (seed * 1_000_003 + step) * 4096 + rank
+def stop_if_weights_not_finite(model: nn.Module, epoch: int, step: int, lr: float) -> None:
+    """Raises NonFiniteLossError where a weight or a batch statistic is infinite or NaN."""
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise NonFiniteLossError(f"weights are not finite in epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
 
 
 def stop_if_not_finite(losses: torch.Tensor, epoch: int, step: int, lr: float) -> None:

@@ -3,6 +3,14 @@
 The run's own process is rank 0 and the only one that writes; it starts the others inside the job, so that a multirun
 can do so too. With torchrun the processes are there already. gloo on CPUs, nccl on GPUs.
 
+All ranks must call together: the methods `all_sum`, `any_of_all` and `from_rank_0` of Ranks, and the backward pass of
+the model that `wrapped` gives; nothing else here or elsewhere communicates. In the order of a run:
+  from_rank_0   the images that a resumed run has begun with; the checkpoint that it resumes from
+  any_of_all    after each step but an epoch's last: whether one is due to save
+  all_sum       every CHECK_EVERY steps and at an epoch's end: losses; where something is yielded: the epoch's sums
+  any_of_all    wherever `fit` has yielded: whether a signal has come
+A call that some ranks do not make ends the run with a RankLostError that names the call.
+
 BatchNorm: on GPUs the statistics are of the whole batch (SyncBatchNorm). On CPUs, where torch has none, each rank
 normalises with the statistics of its own part, and the running ones that val and test see are those of rank 0's parts.
 """
@@ -13,7 +21,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -25,10 +33,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from s9 import runtime
-from s9.errors import UserError
-from s9.interrupt import leave, shielded
-from s9.process import available_cores
+from s9.config.schema import TrainerConfig
+from s9.system.errors import UserError
+from s9.system.interrupt import leave, shielded
+from s9.system.process import available_cores, under_torchrun
 
 TIMEOUT = timedelta(minutes=10)  # for the slowest rank to arrive: val is scored by rank 0 alone
 
@@ -56,32 +64,43 @@ class Ranks:
             return DistributedDataParallel(model, device_ids=[self.device])
         return DistributedDataParallel(model)
 
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, everywhere."""
+    def all_sum(self, what: str, value: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, on every rank. what: the call's name, for a rank that waits for it in vain."""
         if self.world > 1:
             value = value.clone()
-            dist.all_reduce(value)
+            with self._together(what):
+                dist.all_reduce(value)
         return value
 
-    def any(self, value: bool) -> bool:
-        """Whether it holds on one of the ranks at least; so all of them do the same next."""
+    def any_of_all(self, what: str, value: bool) -> bool:
+        """Whether `value` holds on one of the ranks at least; so all of them do the same next."""
         if self.world == 1:
             return value
         self.stop_if_lost()
-        return bool(self.sum(torch.tensor(float(value), device=self.device)).item() > 0)
+        return bool(self.all_sum(what, torch.tensor(float(value), device=self.device)).item() > 0)
 
-    def same(self, value: Any) -> Any:
-        """Rank 0's value, everywhere."""
+    def from_rank_0(self, what: str, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, device=self.device)
+        with self._together(what):
+            dist.broadcast_object_list(box, device=self.device)
         return box[0]
 
-    def stop_if_lost(self) -> None:
-        """Raises RankLostError where a process that this one has started is gone."""
+    @contextmanager
+    def _together(self, what: str) -> Iterator[None]:
+        """A call that all ranks make."""
+        try:
+            yield
+        except RuntimeError as error:  # gloo says no more than that a connection was closed, or that it has waited
+            self.stop_if_lost(within_s=2)
+            raise RankLostError(f"rank {self.rank} was alone in «{what}»: {' '.join(str(error).split())}") from error
+
+    def stop_if_lost(self, within_s: float = 0) -> None:
+        """Raises RankLostError where a process that this one has started is gone, or goes within so many seconds."""
         for rank, process in enumerate(self.others, start=1):
-            process.join(0)
+            process.join(within_s)
             if process.exitcode is not None:
                 how = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"code {process.exitcode}"
                 if self.said is not None and self.said.poll():
@@ -91,81 +110,90 @@ class Ranks:
 
 @contextmanager
 def joined(
-    devices: int, device: torch.device, threads: int | None, follow: Callable[..., None], *arguments: Any
+    trainer: TrainerConfig, device: torch.device, follow: Callable[..., None], *arguments: Any
 ) -> Iterator[Ranks]:
     """This process as one of the ranks; rank 0 starts the others, each with `follow(ranks, *arguments)`.
-
-    Args:
-        threads: that compute on a CPU, in each process; None: the cores shared out over the devices.
 
     Raises:
         UserError: there are not as many devices.
         RankLostError: a rank has ended while the others still train.
     """
-    if runtime.under_torchrun():
-        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
-        own = torch.device("cuda", local) if device.type == "cuda" else device
-        _enter(int(os.environ["RANK"]), world, own, "env://", threads or 1)
-        yield Ranks(dist.get_rank(), world, own)
-        dist.destroy_process_group()
-        return
     before = torch.get_num_threads()
-    if devices == 1:
-        torch.set_num_threads(threads or before)
-        try:
+    try:
+        if under_torchrun():
+            yield _joined_torchrun(device, trainer.threads or 1)
+            dist.destroy_process_group()
+        elif trainer.devices == 1:
+            torch.set_num_threads(trainer.threads or before)
             yield Ranks(device=device)
-        finally:
-            torch.set_num_threads(before)  # the next job of a sweep, in this process, has its own number
-        return
+        else:
+            with _with_others(trainer, device, follow, arguments) as ranks:
+                yield ranks
+    finally:
+        torch.set_num_threads(before)  # the next job of a sweep, in this process, has its own number
+
+
+def _joined_torchrun(device: torch.device, threads: int) -> Ranks:
+    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    own = torch.device("cuda", local) if device.type == "cuda" else device
+    _enter(Ranks(rank, world, own), "env://", threads)
+    return Ranks(rank, world, own)
+
+
+@contextmanager
+def _with_others(
+    trainer: TrainerConfig, device: torch.device, follow: Callable[..., None], arguments: tuple[Any, ...]
+) -> Iterator[Ranks]:
+    """Rank 0, with the other ranks as processes that it has started."""
+    devices = trainer.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
         raise UserError(f"trainer.devices={devices}: this machine has {torch.cuda.device_count()} GPUs")
-    threads = threads or max(1, available_cores() // devices)
+    threads = trainer.threads or max(1, available_cores() // devices)
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{Path(folder) / 'store'}"
         context = multiprocessing.get_context("spawn")
         said, to_say = context.Pipe(duplex=False)
+        places = [Ranks(rank, devices, _device_of(device.type, rank)) for rank in range(devices)]
+        work = {"follow": follow, "arguments": arguments}
         others = [
-            context.Process(target=_other, args=(rank, devices, device.type, store, threads, to_say, follow, arguments))
-            for rank in range(1, devices)
+            context.Process(target=_other, args=(place, store, threads, to_say), kwargs=work) for place in places[1:]
         ]
         with shielded():  # when to stop is rank 0's affair: it tells the others
             for process in others:
                 process.start()
-        own = torch.device("cuda", 0) if device.type == "cuda" else device
-        ranks = Ranks(0, devices, own, others, said)
+        ranks = replace(places[0], others=others, said=said)
         try:
-            _enter(0, devices, own, store, threads)
+            _enter(ranks, store, threads)
             yield ranks
             for process in others:
                 process.join()
             dist.destroy_process_group()
-        except RuntimeError:  # gloo says no more than that a connection was closed
-            for process in others:
-                process.join(2)
-            ranks.stop_if_lost()
+        except RuntimeError:  # in a backward pass; gloo says no more than that a connection was closed
+            ranks.stop_if_lost(within_s=2)
             raise
         finally:
             for process in others:
                 process.kill()
                 process.join()
-            torch.set_num_threads(before)
+
+
+def _device_of(kind: str, rank: int) -> torch.device:
+    return torch.device("cuda", rank) if kind == "cuda" else torch.device(kind)
 
 
 def _other(
-    rank: int,
-    world: int,
-    kind: str,
+    place: Ranks,
     store: str,
     threads: int,
     to_say: Connection,
+    *,
     follow: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    """A process that rank 0 has started."""
-    device = torch.device("cuda", rank) if kind == "cuda" else torch.device(kind)
-    _enter(rank, world, device, store, threads)
+    """The whole of a process that rank 0 has started: its first function, which also ends it."""
+    _enter(place, store, threads)
     try:
-        follow(Ranks(rank, world, device), *arguments)
+        follow(place, *arguments)
     except Exception as error:  # its own, or that rank 0 has ended; either way it is rank 0 that says why
         with suppress(OSError):  # rank 0 is gone
             to_say.send(" ".join(str(error).split()) or type(error).__name__)
@@ -174,9 +202,9 @@ def _other(
     leave(0)  # gloo's threads make python's own way out end in an abort now and then
 
 
-def _enter(rank: int, world: int, device: torch.device, store: str, threads: int) -> None:
+def _enter(place: Ranks, store: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=store, rank=rank, world_size=world, timeout=TIMEOUT)
+    if place.device.type == "cuda":
+        torch.cuda.set_device(place.device)
+    backend = "nccl" if place.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=store, rank=place.rank, world_size=place.world, timeout=TIMEOUT)

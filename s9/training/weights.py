@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from s9.errors import UserError
-from s9.files import write_whole
+from s9.system.errors import UserError
+from s9.system.files import write_whole
 
 
 def plain_module(model: nn.Module) -> nn.Module:

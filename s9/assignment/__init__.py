@@ -1,0 +1,1 @@
+"""The rules of the assignment that s9 began with, for a network and for an augmentation set."""

@@ -1,0 +1,1 @@
+"""Between the shell and the rooms: composing, help, and one plain line for each mistake."""

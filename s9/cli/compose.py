@@ -1,0 +1,132 @@
+"""From arguments to a checked configuration: Hydra composes, and every wrong input is one plain line."""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import QuotedString
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from s9.cli.help import CONF, groups
+from s9.cli.mistakes import explain, parse
+from s9.config.schema import Config, register_schemas, to_config
+from s9.system.errors import UserError, nearest
+
+OPEN_MAPS = (
+    *("aug.transforms.", "optimizer.", "scheduler.", "model.blocks.", "model.known_weak_points.", "data.arguments."),
+    "hydra.",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What Hydra is asked for: arguments, and its flags --config-dir (which adds a folder) and --config-name."""
+
+    overrides: Sequence[str]
+    config_dir: str | None = None
+    config_name: str = "config"
+
+
+def prepare_hydra() -> None:
+    """Registers the types, and the suffix that gives launches in the same second folders of their own."""
+    register_schemas()
+    OmegaConf.register_new_resolver("s9.suffix", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The checked configuration that these arguments make.
+
+    Raises:
+        UserError: in one line, what is wrong with which of them.
+    """
+    return checked(compose(Asked(overrides))[0])
+
+
+def checked(composed: DictConfig) -> Config:
+    """Checked by the schema, and by the rooms that build what it names. Raises UserError in one line."""
+    config = to_config(composed)
+    from s9.runs.check import check_values  # here: a mistake in a key is answered without torch
+
+    check_values(config)
+    return config
+
+
+def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
+    """(the configuration, Hydra's own part). Raises UserError: in one line, what is wrong with which argument."""
+    prepare_hydra()
+    overrides = list(asked.overrides)
+    with _hydra(asked) as (composed, options):
+        for override in overrides:
+            check_form(override, options)
+        try:
+            found = composed(overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(error, overrides, composed) from None
+    HydraConfig.instance().set_config(found)  # where ${hydra:...} looks: an option's name is its file's
+    own = found.hydra
+    with open_dict(found):
+        del found["hydra"]
+    return found, own
+
+
+@contextmanager
+def _hydra(asked: Asked) -> Iterator[tuple[Callable[[list[str]], DictConfig], Callable[[str], list[str]]]]:
+    """(composes arguments, gives a group's options), over the folders that `asked` names."""
+    folders = create_config_search_path(str(CONF))
+    if asked.config_dir:
+        before = SearchPathQuery(provider="schema")  # which Hydra wants last
+        folders.prepend("command-line", f"file://{Path(asked.config_dir).absolute()}", before)
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2("s9", folders)
+
+    def composed(overrides: list[str]) -> DictConfig:
+        return hydra.compose_config(
+            asked.config_name, list(overrides), RunMode.RUN, from_shell=False, with_log_configuration=False
+        )
+
+    try:
+        yield composed, hydra.config_loader.get_group_options
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def check_form(override: str, options: Callable[[str], list[str]]) -> None:
+    """Groups, added and removed keys: what can be judged without composing.
+
+    Raises:
+        UserError: there is no such option; an added key that nothing reads; a key that cannot be removed.
+    """
+    parsed = parse(override)
+    key = parsed.key_or_group
+    if key in groups():
+        known = sorted(name for name in options(key) if not name.endswith("_schema"))
+        if parsed.is_add():
+            raise UserError(f"{override}: {key} is already part of the configuration; write {override.lstrip('+')}")
+        if parsed.is_delete():
+            raise UserError(f"{override}: every run needs a {key}; allowed: {', '.join(known)}")
+        for value in ("null" if v is None else v for v in _values(parsed)):
+            if value not in known:
+                raise UserError(f"{key}={value}: there is no such option{nearest(str(value), known)}")
+    elif not key.startswith(OPEN_MAPS) and not key.startswith("hydra/"):
+        if parsed.is_add():
+            raise UserError(f"{override}: nothing reads an added key; keys are changed with key=value")
+        if parsed.is_delete():
+            maps = ", ".join(name.rstrip(".") for name in OPEN_MAPS)
+            raise UserError(f"{override}: cannot be removed; only what is inside {maps} can")
+
+
+def _values(parsed: Any) -> list[Any]:
+    """The values of a sweep, or the one value. A choice is quoted or not, a group's option is a word either way."""
+    values = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
+    return [v.text if isinstance(v, QuotedString) else v for v in values]

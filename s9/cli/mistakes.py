@@ -1,0 +1,85 @@
+"""What Hydra and OmegaConf say of a mistake, as one line that names the key, the value and what is allowed."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from s9.cli.help import groups
+from s9.config.model import LayerConfig
+from s9.system.errors import UserError
+
+
+def parse(override: str) -> Any:
+    """Hydra's reading of one argument. Raises UserError where that cannot be read."""
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        raise UserError(
+            f"{override}: cannot be read; write key=value, and quote values with signs such as = or spaces: "
+            "'key=\"a=b\"'"
+        ) from None
+
+
+def explain(error: Exception, overrides: list[str], compose: Callable[[list[str]], Any]) -> UserError:
+    """Finds the override that broke the composition and says in one line what it should have been."""
+    in_groups = [o for o in overrides if parse(o).key_or_group in groups()]
+    others = [o for o in overrides if o not in in_groups]
+    for override in others:
+        try:
+            compose([*in_groups, override])
+        except (HydraException, OmegaConfBaseException) as found:
+            parsed = parse(override)
+            key = parsed.key_or_group
+            cause = found.__cause__ or found.__context__ or found
+            reason = str(cause if isinstance(cause, OmegaConfBaseException) else found).splitlines()[0]
+            known = _all_keys(OmegaConf.to_container(compose(in_groups), resolve=False))
+            if key not in known and not parsed.is_add():
+                return UserError(f"{override}: there is no such key{_nearest_key(key, known)}")
+            return UserError(f"{override}: {_in_plain_words(reason)}")
+    return UserError(str(error).splitlines()[0])
+
+
+def _in_plain_words(reason: str) -> str:
+    """What OmegaConf says of a wrong type, in the words of a person."""
+    wanted = {
+        "Integer": "a whole number",
+        "Float": "a number",
+        "bool": "true or false",
+        "not Optional": "a value, not null",
+        "not a ListConfig": "a list, as [a,b]",
+    }
+    for sign, words in wanted.items():
+        if sign in reason and ("converted" in reason or "valid" in reason or "Optional" in reason):
+            return f"must be {words}"
+    return reason
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    """The key that was meant: a neighbour spelled alike, one elsewhere with that last part, or the neighbours."""
+    parent, _, leaf = key.rpartition(".")
+    if parent.startswith("model.blocks.") and parent in known and leaf in LayerConfig.__dataclass_fields__:
+        return f" in this row yet; write +{key}=..."
+    beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
+    if parent.startswith("model.blocks.") and parent.count(".") == 3:
+        beside = {name: f"{parent}.{name}" for name in LayerConfig.__dataclass_fields__}
+    deep_first = sorted(known, key=lambda k: -k.count("."))
+    anywhere = {k.rpartition(".")[2]: k for k in deep_first}
+    for candidates in (beside, anywhere):
+        close = difflib.get_close_matches(leaf, candidates, n=1, cutoff=0.75)
+        if close:
+            return f"; did you mean {candidates[close[0]]}?"
+    return f"; allowed: {', '.join(beside.values() or groups())}"
+
+
+def _all_keys(node: Any, path: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    keys = []
+    for name, value in node.items():
+        keys += [f"{path}{name}", *_all_keys(value, f"{path}{name}.")]
+    return keys

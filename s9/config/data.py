@@ -1,0 +1,92 @@
+"""What may be said of a data set: types, units and ranges. The values are in conf/data/, neither stands twice."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from s9.config.components import check_allowed
+from s9.system.errors import UserError, require
+
+LOADERS = ("resident", "workers")
+HIGH_DEPTH = ("scale", "refuse")
+
+
+@dataclass
+class DataConfig:
+    """What every data set has."""
+
+    name: str = MISSING  # of the option, for people
+    val_size: int = MISSING  # images held out of train, stratified; 0: none
+    loader: str = MISSING  # resident: the images live on the device; workers: processes read them from memory or disk
+    workers: int = MISSING  # processes, with loader=workers; 0: the training process itself
+    kind: str = field(default=MISSING, kw_only=True)  # which class of this file
+    val_seed: int | None = field(default=None, kw_only=True)  # which are held out; null: by `seed`, as in older runs
+
+    def __post_init__(self) -> None:
+        fits = DATA_CONFIGS.get(self.kind) is type(self)
+        require("data.kind", self.kind, fits, "left as it is; an option of conf/data chooses it by its schema")
+        require("data.val_size", self.val_size, self.val_size >= 0, "0 or more")
+        require("data.val_seed", self.val_seed, 0 <= (self.val_seed or 0) < 2**32, "from 0 to 4294967295, or null")
+        require("data.loader", self.loader, self.loader in LOADERS, " or ".join(LOADERS))
+        require("data.workers", self.workers, 0 <= self.workers <= 256, "from 0 to 256")
+        none = self.loader == "workers" or self.workers == 0
+        require("data.workers", self.workers, none, "0 with data.loader=resident; add data.loader=workers")
+
+    def val_seed_of(self, seed: int) -> int:
+        return seed if self.val_seed is None else self.val_seed
+
+
+@dataclass
+class DigitsConfig(DataConfig):
+    """scikit-learn's digits need nothing more."""
+
+    kind: str = field(default="digits", kw_only=True)
+
+
+@dataclass
+class Cifar10Config(DataConfig):
+    archive: str | None = MISSING
+    urls: list[str] = MISSING
+    cache: str | None = None  # folder; null: S9_CACHE of the environment, else ~/.cache/s9
+    kind: str = field(default="cifar10", kw_only=True)
+
+
+@dataclass
+class FolderConfig(DataConfig):
+    root: str = MISSING  # folder with train/<class>/** and test/<class>/**; made absolute, links followed
+    image_size: int = MISSING  # pixels
+    cache: str | None = None  # as above
+    kind: str = field(default="folder", kw_only=True)
+    high_depth: str = field(default="scale", kw_only=True)  # more than 8 bits a channel: scale to 8, or refuse
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("data.image_size", self.image_size, 8 <= self.image_size <= 1024, "from 8 to 1024 pixels")
+        require("data.high_depth", self.high_depth, self.high_depth in HIGH_DEPTH, " or ".join(HIGH_DEPTH))
+        try:
+            self.root = str(Path(self.root).expanduser().resolve())
+        except (OSError, RuntimeError) as error:  # no home folder, no working folder, a link to itself
+            raise UserError(f"data.root={self.root}: cannot be found ({error}); give the whole path") from None
+
+
+@dataclass
+class OwnConfig(DataConfig):
+    """Images that a function of the user's own gives: see s9/data/sources/own.py."""
+
+    _target_: str = MISSING
+    arguments: dict[str, Any] = field(default_factory=dict)
+    kind: str = field(default="own", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_allowed("data", self._target_, "data")
+
+
+DATA_CONFIGS: dict[str, type[DataConfig]] = {
+    "cifar10": Cifar10Config,
+    "folder": FolderConfig,
+    "digits": DigitsConfig,
+    "own": OwnConfig,
+}

@@ -1,0 +1,82 @@
+"""Which runs are the same: the dictionary of all that can change a result, and how two of them differ.
+
+Resuming, checkpoints and the search of resume=auto ask here and nowhere else.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from s9.config.schema import Config
+from s9.config.stored import as_dict
+
+# What may differ between two starts of one run, each with the reason why no result changes with it.
+FREE = {
+    "wandb": "W&B mirrors the run's files",
+    "name": "names are for people",
+    "model.name": "as above",
+    "aug.name": "as above",
+    "data.name": "as above",
+    "model.known_weak_points": "explains rules of s9.check; builds nothing",
+    "trainer.save_every": "a resumed run gives the bytes of one that was never cut",
+    "data.root": "which images they are is judged by their contents",
+    "data.cache": "as above",
+    "data.archive": "as above",
+    "data.urls": "as above",
+    "data.loader": "both loaders give the same batches",
+    "data.workers": "any number of workers gives the same batches",
+    "trainer.device": "its type is part of the identity, as `device`; which of several equal ones is not",
+    "trainer.precision": "what it means on this machine is part of the identity, as `precision`",
+    "init_from": "the sha256 of the weights is part of the identity, wherever they lie",
+    "teacher": "as above",
+}
+
+Identity = dict[str, Any]
+
+
+def identity(config: Config, *, device: str, precision: str, donors: Mapping[str, Sequence[str]]) -> Identity:
+    """All that can change the result of a run, but for its images, as plain values; numbers are floats.
+
+    Args:
+        device: its type, as cpu. precision: float32 or bfloat16.
+        donors: by key, init_from and teacher: the sha256 of each one's weights.
+    """
+    layers = [f"{block}.{row}" for block, rows in config.model.blocks.items() for row in rows]
+    more = {
+        "device": device,
+        "precision": precision,
+        "weights of": {key: list(donors.get(key, ())) for key in ("init_from", "teacher")},
+        "order of": {"transforms": list(config.aug.transforms), "layers": layers},  # dictionaries are equal in any
+    }
+    found: Identity = _numbers_as_floats(_without_free(as_dict(config), "") | more)
+    return found
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """What differs between two identities, a phrase each, as `optimizer.lr was 0.1, is 0.3`."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [f"{key} was {_shown(before)}, is {_shown(now)}"]
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        pair = before.get(name, "missing"), now.get(name, "missing")
+        found += differences(*pair, f"{key}.{name}" if key else name)
+    return found
+
+
+def _without_free(node: Any, path: str) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {name: _without_free(v, f"{path}{name}.") for name, v in node.items() if f"{path}{name}" not in FREE}
+
+
+def _numbers_as_floats(node: Any) -> Any:
+    """So that 1 and 1.0 are one."""
+    if isinstance(node, dict):
+        return {str(name): _numbers_as_floats(value) for name, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_numbers_as_floats(value) for value in node]
+    return float(node) if isinstance(node, int) and not isinstance(node, bool) else node
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""The image sets: what each option of conf/data loads."""

@@ -1,0 +1,34 @@
+"""The data group: from a checked configuration to images in memory. A new kind of data set is a line here."""
+
+from s9.config.data import Cifar10Config, DataConfig, DigitsConfig, FolderConfig, OwnConfig
+from s9.data.image_set import ImageFacts, ImageSet
+from s9.data.sources.cifar10 import FACTS, load_cifar10
+from s9.data.sources.digits import load_digits
+from s9.data.sources.folder import load_folder
+from s9.data.sources.own import load_own
+from s9.system.errors import UserError
+
+
+def load_images(config: DataConfig, seed: int) -> ImageSet:
+    """The data set of `config`; its `val_seed`, else `seed`, fixes which images of train are held out as val.
+
+    Raises:
+        UserError: the images are missing, damaged or not of the form that the data set needs.
+    """
+    seed = config.val_seed_of(seed)
+    match config:
+        case Cifar10Config():
+            return load_cifar10(config, seed)
+        case FolderConfig():
+            return load_folder(config, seed)
+        case DigitsConfig():
+            return load_digits(config, seed)
+        case OwnConfig():
+            return load_own(config, seed)
+        case _:
+            raise UserError(f"data.kind={config.kind}: nothing in s9/data/sources/load.py loads it")
+
+
+def image_facts(config: DataConfig, seed: int) -> ImageFacts:
+    """What a network must know of the images. CIFAR-10's are known without them, others are loaded."""
+    return FACTS if isinstance(config, Cifar10Config) else load_images(config, seed).facts

@@ -1,0 +1,123 @@
+"""What a run trains: images, batches, learner and checkpoints, made from the configuration by each rank for itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from s9.config.identity import Identity, identity
+from s9.config.schema import Config
+from s9.data import keys
+from s9.data.augmentation.augment import Augment, build_augment
+from s9.data.image_set import ImageFacts, ImageSet, in_short
+from s9.data.loaders import TrainLoader, train_loader
+from s9.data.sources.load import load_images
+from s9.models.precision import guard_bfloat16
+from s9.models.s9net import build_model, refuse_single_values
+from s9.runs.donors import Donors, donors_of
+from s9.system.compute import Compute, pick_compute, pick_precision
+from s9.system.errors import UserError
+from s9.system.process import keep_freed_memory
+from s9.tracking.folder import RunFolder
+from s9.training import optim
+from s9.training.checkpoint import Checkpoints, Position
+from s9.training.learner import Learner, averaged
+from s9.training.loop import Reached, Watch, fit
+from s9.training.ranks import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that trains, and where it is saved."""
+
+    config: Config
+    compute: Compute
+    data: ImageSet
+    augment: Augment
+    batches: TrainLoader
+    learner: Learner
+    checkpoints: Checkpoints
+
+    def fit(self, ranks: Ranks, start: Position | None, watch: Watch | None = None) -> Iterator[Reached]:
+        """Trains from `start` on: see loop.fit."""
+        return fit(
+            learner=self.learner,
+            batches=self.batches,
+            data=self.data,
+            compute=self.compute,
+            settings=self.config,
+            ranks=ranks,
+            start=start,
+            watch=watch,
+        )
+
+
+def identity_of(config: Config, donors: Donors | None = None) -> Identity:
+    """The run's identity on this machine, without its images.
+
+    Raises:
+        UserError: the device, or a donor, is not here.
+    """
+    compute = pick_compute(config.trainer.device, config.trainer.precision)
+    digests = (donors or donors_of(config)).digests
+    return identity(config, device=compute.device.type, precision=compute.precision_name, donors=digests)
+
+
+def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts | None = None) -> Prepared:
+    """Images, batches, learner and checkpoints of one rank; nothing is written.
+
+    Args:
+        known: of the images that a resumed run has trained on.
+
+    Raises:
+        UserError: the machine or the data cannot do what was asked.
+    """
+    compute = Compute(ranks.device, pick_precision(config.trainer.precision, ranks.device))
+    donors = donors_of(config)  # before the data, which may have to be downloaded
+    keys.seed_everything(config.seed)
+    keep_freed_memory()  # here too: not every run comes through a door, and ranks come through none
+    data = load_images(config.data, config.seed)
+    if known:
+        refuse_changed_images(folder, known, data.facts)
+        data = data.as_known_to(known)
+    donors.refuse_other_images(data.facts)
+    augment = build_augment(config.aug, data.facts, config.seed)
+    batches = train_loader(config, data.train, augment, ranks.device, rank=ranks.rank, world=ranks.world)
+    model = build_model(config.model, data)
+    refuse_single_values(model, batches.batches.batch_size // ranks.world)
+    donors.fill(model, data.facts)
+    guard_bfloat16(model, data.facts.image_size, compute)
+    model.to(compute.device)
+    optimizer = optim.build_optimizer(config.optimizer, model)
+    learner = Learner(
+        model=model,
+        optimizer=optimizer,
+        scheduler=optim.build_scheduler(config.scheduler, optimizer, len(batches) * config.trainer.epochs),
+        ema=averaged(model, config.trainer.ema_decay),
+        teacher=donors.loaded_teacher(config, data.facts, compute),
+    )
+    images = {"images": data.facts.fingerprint, "class names": list(data.facts.class_names)}
+    checkpoints = Checkpoints(
+        folder.checkpoints,
+        learner,
+        identity_of(config, donors) | images,
+        world=ranks.world,
+        save_every=config.trainer.save_every,
+    )
+    return Prepared(
+        config=config,
+        compute=compute,
+        data=data,
+        augment=augment,
+        batches=batches,
+        learner=learner,
+        checkpoints=checkpoints,
+    )
+
+
+def refuse_changed_images(folder: RunFolder, known: ImageFacts, now: ImageFacts) -> None:
+    """Raises UserError where the images are not those that the run has begun with, and names what has changed."""
+    changes = known.changes(now)
+    if changes:
+        raise UserError(
+            f"resume={folder}: the images have changed since the run began: {in_short(changes)}; "
+            "bring them back as they were, or start a new run"
+        )

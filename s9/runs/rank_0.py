@@ -1,0 +1,205 @@
+"""What rank 0 does of a run: prepare -> fit -> record -> test -> figures. It alone writes."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s9.config.schema import Config
+from s9.data.augmentation.augment import sample_grid
+from s9.models.analysis import ModelFacts, model_facts
+from s9.runs import failure
+from s9.runs.prepare import Prepared, prepare
+from s9.system import runtime
+from s9.system.interrupt import Interrupted, Interrupts
+from s9.tracking.folder import RunFolder
+from s9.tracking.progress import Progress
+from s9.tracking.status import Status
+from s9.tracking.wandb_log import WandbLog
+from s9.training.checkpoint import Checkpoints, Position
+from s9.training.evaluation import score_with_flip
+from s9.training.history import History
+from s9.training.loop import NonFiniteLossError, StepDone, Watch
+from s9.training.ranks import Ranks
+from s9.training.weights import save_weights
+
+log = logging.getLogger("s9")
+
+SAMPLES_SHOWN = 10  # images in the augmentation grid
+
+
+class Watched(Watch):
+    """What rank 0 watches: the steps for the screen; a checkpoint is due from time to time, and once a signal came."""
+
+    def __init__(self, progress: Progress, checkpoints: Checkpoints, interrupts: Interrupts):
+        self.progress, self.checkpoints, self.interrupts = progress, checkpoints, interrupts
+
+    def step(self, done: StepDone) -> None:
+        self.progress.step(done)
+
+    def due(self) -> bool:
+        return self.interrupts.received is not None or self.checkpoints.due()
+
+
+@dataclass
+class Run:
+    """A run that is under way, as rank 0 sees it."""
+
+    config: Config
+    folder: RunFolder
+    ranks: Ranks
+    status: Status
+    interrupts: Interrupts
+    resumed: bool
+    beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))  # draws the figures
+
+    def whole(self) -> dict[str, Any]:
+        """Prepares, trains, tests and draws; returns the summary."""
+        machine = runtime.describe_machine(self.ranks.device)  # now: the commit may be another when the run ends
+        known = self.folder.read_images() if self.resumed else None
+        p = prepare(self.config, self.folder, self.ranks, self.ranks.from_rank_0("images", known))
+        self.folder.write_images(p.data.facts)
+        facts = model_facts(self.config.model, p.data.facts)
+        self.write_samples(p)
+        position, history = self.restore(p)
+        mirror = self.begin_mirror(history)
+        self.say_what(p, facts)
+        ends: dict[str, Any] = {"exit_code": 1}
+        try:
+            mirror.log_model(facts, self.beside.submit(draw_figures, self.folder))
+            with self.interrupts.noted():
+                self.fit(p, position, history, mirror)
+            self.interrupts.stop_if_received()  # one that came since the last look
+            summary = self.describe(p, facts, history.best)
+            arithmetic = runtime.describe_arithmetic(p.compute)
+            summary |= {"machine": machine | arithmetic, "images": p.data.facts.fingerprint}
+            self.test(p, history, summary)
+            # Before what the run can do without: a run that is killed while it draws is done.
+            self.status.set("done", minutes=round(history.seconds / 60, 2))
+            say_where(summary, self.folder, history.seconds)
+            self.show_end(summary, mirror)
+            ends = {"exit_code": 0}
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{error}; the last good checkpoint is {p.checkpoints.last or 'none'}") from None
+        except Interrupted as stop:
+            ends = {"exit_code": 128 + stop.number, "wait_s": self.interrupts.seconds_left()}
+            raise
+        finally:
+            mirror.finish(**ends)
+            self.beside.shutdown(wait="wait_s" not in ends)
+        return summary
+
+    def write_samples(self, p: Prepared) -> None:
+        """What training sees, for the figure."""
+        shown = p.data.examples(SAMPLES_SHOWN)
+        images = np.asarray(shown.images)
+        self.folder.write_samples(images, sample_grid(images, p.augment), p.data.names_of(shown.labels))
+
+    def restore(self, p: Prepared) -> tuple[Position | None, History]:
+        """Where to begin, and what was measured before; on every rank the same. Lines of epochs to come are removed."""
+        restored = p.checkpoints.restore() if self.resumed else None
+        self.ranks.from_rank_0("checkpoint", str(p.checkpoints.last) if restored else None)
+        position, history = (restored[0], History(**restored[1])) if restored else (None, History())
+        self.folder.write_epochs(history.records, history.times)
+        return position, history
+
+    def begin_mirror(self, history: History) -> WandbLog:
+        earlier = [of | times for of, times in zip(history.records, history.times, strict=True)]
+        of = self.status.content
+        return WandbLog(self.config, self.folder.path, group=of["group"], run_id=of["wandb_id"], earlier=earlier)
+
+    def fit(self, p: Prepared, position: Position | None, history: History, mirror: WandbLog) -> None:
+        """Trains to the last epoch; after each one, and whenever it is due, records and saves.
+
+        Raises:
+            Interrupted: a signal came; what was reached is saved.
+        """
+        folder, interrupts = self.folder, self.interrupts
+        progress = Progress(self.config.trainer.epochs)
+        watch = Watched(progress, p.checkpoints, interrupts)
+        for reached in p.fit(self.ranks, position, watch):
+            if reached.record:
+                best = history.add(reached.record, reached.times)
+                if best and not failure.survive("the best weights", save_weights, p.learner.tested, folder.best):
+                    with suppress(OSError):  # none at all rather than those of another epoch
+                        folder.best.unlink(missing_ok=True)
+                failure.survive("an epoch's line", folder.add_epoch, folder.metrics, history.records[-1])
+                failure.survive("an epoch's times", folder.add_epoch, folder.times, history.times[-1])
+            p.checkpoints.save(reached.position, history.as_dict())
+            if reached.record:
+                mirror.log_epoch(reached.record | reached.times)
+                progress.epoch_end(reached.record | reached.times, len(p.data.val))
+            if self.ranks.any_of_all("signal", interrupts.received is not None):
+                interrupts.stop_if_received()
+
+    def test(self, p: Prepared, history: History, summary: dict[str, Any]) -> None:
+        """Scores the final weights, test for the one time, and writes all that a finished run leaves."""
+        data, tested = p.data, p.learner.tested
+        save_weights(tested, self.folder.final)
+        if len(data.val):
+            summary["val"], _ = score_with_flip(tested, data.val, data.facts, p.compute)
+        summary["test"], probs = score_with_flip(tested, data.test, data.facts, p.compute)
+        self.folder.write_epochs(history.records, history.times)  # again: the disk may have been full for a while
+        self.folder.write_predictions(probs.numpy(), data.test.labels, data.test.images, data.facts.class_names)
+        self.folder.write_summary(summary)
+
+    def show_end(self, summary: dict[str, Any], mirror: WandbLog) -> None:
+        """The figures, and W&B's copy of the results; a run that is done does not fail for want of them."""
+        drawn = self.beside.submit(draw_figures, self.folder).result()
+        try:
+            mirror.log_end(summary, self.folder.read_arrays(self.folder.predictions), drawn)
+        except Exception as error:
+            log.warning(f"W&B does not get the test's results ({failure.in_one_line(error, None)})")
+
+    def describe(self, p: Prepared, facts: ModelFacts, best: dict[str, float]) -> dict[str, Any]:
+        """The part of the summary that says what was trained."""
+        return {
+            "name": self.config.run_name,
+            "command": self.status.content["command"],
+            "data": p.data.facts.variant,
+            "seed": self.config.seed,
+            "epochs": self.config.trainer.epochs,
+            "parameters": facts.parameters,
+            "receptive_field": facts.receptive_field,
+            "multiplies": facts.multiplies,
+            "best": {k: best[k] for k in ("epoch", "val/accuracy") if k in best},
+        }
+
+    def say_what(self, p: Prepared, facts: ModelFacts) -> None:
+        """The first lines on the screen."""
+        data, ranks = p.data, self.ranks
+        sizes = f"{len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test images"
+        log.info(f"{self.config.run_name} on {data.facts.variant}: {sizes}")
+        log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
+        devices = f"{ranks.device}" if ranks.world == 1 else f"{ranks.world} x {ranks.device.type}"
+        log.info(f"{devices}, {p.compute.precision_name}, {self.folder}")
+        if self.resumed:
+            log.info(f"resumes from {p.checkpoints.last or 'the start: there is no whole checkpoint'}")
+
+
+def draw_figures(folder: RunFolder) -> list[Path]:
+    """Draws what the run's files have so far; the run goes on where that fails."""
+    try:
+        from s9.tracking.figures import draw_all  # in the thread beside: matplotlib takes half a second to import
+
+        return draw_all(folder)
+    except Exception as error:
+        later = f"later: python -m s9.report run={folder}"
+        log.warning(f"figures cannot be drawn ({failure.in_one_line(error, None)}); {later}")
+        return []
+
+
+def say_where(summary: dict[str, Any], folder: RunFolder, seconds: float) -> None:
+    """The last lines on the screen: the numbers, and where everything lies."""
+    for split in ("val", "test"):
+        if split in summary:
+            of = summary[split]
+            accuracy = f"{of['correct']}/{of['total']} correct ({100 * of['accuracy']:.2f} %)"
+            flip = f"with flip averaging {100 * of['accuracy_flip']:.2f} %"
+            log.info(f"{split}: average loss {of['loss']:.4f}, {accuracy}, {flip}")
+    log.info(f"{seconds / 60:.2f} min, everything is in {folder}")
+    log.info(f"score it again: python -m s9.evaluate run={folder}")

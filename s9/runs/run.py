@@ -1,0 +1,91 @@
+"""One run in one process or several: claimed, trained, and its status kept whatever happens."""
+
+import logging
+import secrets
+import signal
+from pathlib import Path
+from typing import Any
+
+from s9.config.schema import Config
+from s9.runs import failure
+from s9.runs.prepare import identity_of, prepare
+from s9.runs.rank_0 import Run
+from s9.system import runtime
+from s9.system.compute import pick_device
+from s9.system.errors import UserError
+from s9.system.interrupt import SIGNALS, Interrupted, Interrupts
+from s9.tracking.folder import RunFolder
+from s9.tracking.status import Status
+from s9.training.ranks import Ranks, joined
+
+log = logging.getLogger("s9")
+
+
+def train(
+    config: Config,
+    path: Path,
+    *,
+    group: str | None = None,
+    command: str = "",
+    interrupts: Interrupts | None = None,
+    resumed: bool = False,
+) -> dict[str, Any]:
+    """Trains what `config` says and leaves the run in the folder `path`; its status says how it goes.
+
+    Args:
+        group: the sweep that the run is a job of. command: that repeats it.
+        resumed: from the newest whole checkpoint in the folder, or from the start where there is none.
+
+    Returns:
+        The run's summary.
+
+    Raises:
+        UserError: the machine or the data cannot do what was asked; raised before the first step.
+        NonFiniteLossError: the loss became infinite or NaN.
+        Interrupted: a signal came; everything up to it is saved.
+    """
+    interrupts, folder = interrupts or Interrupts(), RunFolder(path)
+    tree = runtime.git_state()
+    with interrupts.noted():
+        lock = folder.claim()
+        status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
+        folder.write_config(config)  # now, because resuming needs it
+    interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
+    try:
+        interrupts.stop_if_received()
+        if not resumed:
+            folder.write_identity(identity_of(config))
+        with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
+            return Run(config, folder, ranks, status, interrupts, resumed).whole()
+    except Interrupted as stop:
+        status.end("interrupted", reason=str(stop))
+        raise
+    except Exception as error:
+        if interrupts.received is not None:  # what fails once a signal has come fails because of it
+            status.end("interrupted", reason=str(Interrupted(interrupts.received)))
+            raise Interrupted(interrupts.received) from error
+        if resumed or not isinstance(error, UserError):  # a new run that is refused leaves nothing
+            failure.write_traceback(folder)
+        status.end("failed", reason=failure.in_one_line(error, config), log=folder.traceback.name)
+        raise
+    finally:
+        lock.release()
+
+
+def follow_torchrun(config: Config) -> None:
+    """Trains as one of torchrun's processes that are not rank 0."""
+    with joined(config.trainer, pick_device(config.trainer.device), follow) as ranks:
+        for number in SIGNALS:  # from here on rank 0 says when to stop
+            signal.signal(number, signal.SIG_IGN)
+        follow(ranks, config, RunFolder(Path()))
+
+
+def follow(ranks: Ranks, config: Config, folder: RunFolder) -> None:
+    """What a rank other than 0 does: the same steps on its part of each batch; it writes nothing."""
+    log.setLevel(logging.ERROR)  # rank 0 has said it
+    p = prepare(config, folder, ranks, ranks.from_rank_0("images", None))
+    newest = ranks.from_rank_0("checkpoint", None)
+    restored = p.checkpoints.restore(only=newest) if newest else None
+    for _ in p.fit(ranks, restored[0] if restored else None):
+        if ranks.any_of_all("signal", False):  # rank 0 has been told to stop
+            return

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, signals, and the machine under a run."""

@@ -1,0 +1,213 @@
+"""A run's folder: every file's name, how each is written, how each is read again, and the lock that keeps others out.
+
+The files are the truth; W&B mirrors them. Times are in files of their own: all else is the same, byte for byte, when a
+run is repeated or resumed on the same machine.
+"""
+
+import io
+import json
+import os
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from s9.config.identity import Identity
+from s9.config.schema import Config
+from s9.config.stored import as_yaml, read_stored
+from s9.data.image_set import ImageFacts, Rows
+from s9.system.errors import UserError
+from s9.system.files import write_whole
+
+SHOWN_MISTAKES = 40  # images kept for the misclassified grid
+STATUS_KINDS = {"state": str, "command": str, "group": str | None, "wandb_id": str, "started": str, "starts": int}
+UNFINISHED = ("running", "failed", "interrupted")  # `running` without a process that holds the lock was killed
+
+
+class TakenError(UserError):
+    """Another process trains the run: what lies in its folder is not ours."""
+
+
+class RunFolder:
+    """A run on disk: its own folder, or that of shipped weights, which has only some of the files."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"  # the whole configuration
+        self.identity = path / "identity.json"  # what can change its result, as the run began
+        self.images = path / "images.json"  # ImageFacts
+        self.status = path / "status.json"  # running, done, failed or interrupted
+        self.lock = path / ".lock"
+        self.metrics, self.times = path / "metrics.jsonl", path / "times.jsonl"  # a line an epoch
+        self.summary = path / "summary.json"  # what a finished run has come to
+        self.samples, self.predictions = path / "samples.npz", path / "predictions.npz"
+        self.final, self.best = path / "weights" / "final.safetensors", path / "weights" / "best.safetensors"
+        self.checkpoints, self.figures = path / "checkpoints", path / "figures"
+        self.log, self.traceback = path / "train.log", path / "error.txt"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def left_by_refused(self) -> tuple[Path, ...]:
+        """What a run has written that is refused before its first step."""
+        return (self.log, self.config, self.identity, self.images, self.status, self.lock)
+
+    def write_config(self, config: Config) -> None:
+        write_whole(self.config, as_yaml(config).encode())
+
+    def read_config(self) -> Config:
+        """Raises UserError where there is none, or it is not valid (a `_target_` outside the allow-list too)."""
+        if not self.config.is_file():
+            wanted = "give the folder of a run, as outputs/<date>/<time>-<suffix>"
+            raise UserError(f"run={self}: there is no {self.config.name} in it; {wanted}")
+        return read_stored(self.config)
+
+    def write_identity(self, identity: Identity) -> None:
+        write_whole(self.identity, (json.dumps(identity, indent=1) + "\n").encode())
+
+    def read_identity(self) -> Identity | None:
+        """None where there is none that can be read: a run of before December 2026, or one killed at its start."""
+        try:
+            found = json.loads(self.identity.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def write_images(self, facts: ImageFacts) -> None:
+        """What the run's network must know of its images."""
+        write_whole(self.images, (json.dumps(asdict(facts), indent=1) + "\n").encode())
+
+    def read_images(self) -> ImageFacts | None:
+        """None for a run of before November 2026, which has no such file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.images.is_file():
+            return None
+        try:
+            stored = json.loads(self.images.read_bytes())
+            contents = {
+                split: {name: (int(count), str(digest)) for name, (count, digest) in classes.items()}
+                for split, classes in stored["contents"].items()
+            }
+            tuples = {key: tuple(stored[key]) for key in ("class_names", "mean", "std")}
+            return ImageFacts(stored["variant"], image_size=int(stored["image_size"]), contents=contents, **tuples)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.images}: is damaged ({type(error).__name__}: {error})") from None
+
+    def add_epoch(self, path: Path, record: dict[str, float]) -> None:
+        """Appends one epoch's line to `metrics` or `times`; on disk when this returns."""
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_epochs(self, records: list[dict[str, float]], times: list[dict[str, float]]) -> None:
+        """Replaces the lines of both: a run that was killed may have written more than its checkpoint has."""
+        for path, lines in ((self.metrics, records), (self.times, times)):
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The epochs' lines. A last one that a crash has cut off is left out; resuming writes it again.
+
+        Raises:
+            UserError: another line is damaged.
+        """
+        text = self.metrics.read_text(errors="replace") if self.metrics.exists() else ""
+        try:
+            return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        except ValueError as error:
+            raise UserError(f"{self.metrics}: is damaged ({error})") from None
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+    def read_summary(self) -> dict[str, Any]:
+        """Raises UserError where the run has not finished, or the file is damaged."""
+        if not self.summary.is_file():
+            raise UserError(f"run={self}: there is no {self.summary.name} in it; the run has not finished")
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{self.summary}: is damaged ({error})") from None
+        return summary
+
+    def write_samples(self, original: np.ndarray, augmented: np.ndarray, names: list[str]) -> None:
+        """original: uint8 (N, H, W, 3); augmented: uint8 (N, K, H, W, 3), each image in K epochs; names: (N,)."""
+        _write_arrays(self.samples, original=original, augmented=augmented, names=np.array(names))
+
+    def write_predictions(
+        self, probs: np.ndarray, labels: np.ndarray, images: np.ndarray | Rows, class_names: tuple[str, ...]
+    ) -> None:
+        """What the final weights say of the test split, with the images of the most confident mistakes.
+
+        Args:
+            probs: float32 (N, num_classes). labels: (N,). images: uint8 (N, H, W, 3).
+        """
+        preds = probs.argmax(1)
+        wrong = np.flatnonzero(preds != labels)
+        worst = wrong[np.argsort(-probs[wrong, preds[wrong]], kind="stable")][:SHOWN_MISTAKES]
+        names = np.array(class_names)
+        shown = {"worst": worst, "worst_images": images[worst]}
+        _write_arrays(self.predictions, probs=probs, labels=labels, class_names=names, **shown)
+
+    def read_arrays(self, path: Path) -> dict[str, np.ndarray]:
+        """Of `samples` or `predictions`. Raises UserError where the file is missing, damaged or holds pickles."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+
+    def read_status(self) -> dict[str, Any]:
+        """What status.json says; nothing where there is none that can be read."""
+        try:
+            content = json.loads(self.status.read_text())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(content, dict):
+            return {}
+        return {key: value for key, value in content.items() if isinstance(value, STATUS_KINDS.get(key, object))}
+
+    def is_done(self) -> bool:
+        """Whether the run has ended well; without a status that can be read, what it ends with tells: its summary.
+
+        Shipped weights, and a run's folder that was copied in part, have no status.
+        """
+        return self.read_status().get("state", "done" if self.summary.exists() else None) == "done"
+
+    def claim(self) -> FileLock:
+        """Holds the run until the process ends, however it ends.
+
+        Raises:
+            TakenError: another process trains it.
+            UserError: nothing can be written there.
+        """
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            pid = self.read_status().get("pid", "unknown")
+            raise TakenError(f"{self}: is being trained by another process (pid {pid})") from None
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{self}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+        return lock
+
+    def is_free(self) -> bool:
+        """Whether no process trains it. Raises UserError where nothing can be written there."""
+        try:
+            self.claim().release()
+        except TakenError:
+            return False
+        return True
+
+
+def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # takes the arrays for allow_pickle
+    write_whole(path, buffer.getbuffer())

@@ -1,0 +1,104 @@
+"""All that touches W&B itself: how a run begins there, and what it is given to show. Imported late, by wandb_log."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import wandb
+
+from s9.config.schema import Config
+from s9.config.stored import as_dict
+from s9.models.analysis import TABLE_COLUMNS, ModelFacts, table_cells
+from s9.tracking.wandb_mode import own_settings as own_settings
+from s9.tracking.wandb_mode import pick_mode as pick_mode
+
+MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
+PAIRS_SHOWN = 100
+GONE = ("Failed to connect to service", "MailboxClosedError")  # as W&B says that its own process was killed
+
+
+def begin_anew(*arguments: Any, **names: Any) -> Any:
+    """The same as `begin`, with a new process of W&B's where that of this process's earlier runs is gone."""
+    try:
+        return begin(*arguments, **names)
+    except Exception as error:
+        if not any(words in f"{type(error).__name__}: {error}" for words in GONE):
+            raise
+        with suppress(Exception):
+            wandb.teardown()
+        return begin(*arguments, **names)
+
+
+def begin(config: Config, own: Any, folder: Path, *, group: str | None, run_id: str, mode: str) -> Any:
+    """Starts the run; what the configuration leaves open is as W&B's own settings say, else as s9 would name it."""
+    wanted = config.wandb
+    limits = {"init_timeout": wanted.timeout, "finish_timeout": wanted.timeout, "finish_timeout_raises": True}
+    return wandb.init(
+        mode="online" if mode == "online" else "offline",
+        project=wanted.project or own.project or "s9",
+        entity=wanted.entity,  # None, as below: what W&B's own settings say
+        id=run_id,
+        resume="allow",
+        name=config.name or own.run_name or config.run_name,
+        group=wanted.group or own.run_group or group or config.model.name,
+        tags=wanted.tags or None,
+        job_type=wanted.job_type or own.run_job_type or "train",
+        dir=str(folder),
+        config=as_dict(config),
+        reinit="finish_previous",  # one process runs all the jobs of a sweep
+        settings=wandb.Settings(silent=True, console="off", **limits),
+    )
+
+
+def layers(facts: ModelFacts) -> Any:
+    """The layer table."""
+    return wandb.Table(columns=TABLE_COLUMNS, data=table_cells(facts.table))
+
+
+def mistakes(predictions: dict[str, np.ndarray]) -> list[Any]:
+    """The images of the most confident mistakes on test."""
+    names, preds, labels = _read(predictions)
+    return [
+        wandb.Image(image, caption=f"{names[labels[i]]}, called {names[preds[i]]}")
+        for i, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
+    ]
+
+
+def confusion(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The confusion matrix, or where W&B could not show one the pairs of classes that are confused most."""
+    names, preds, labels = _read(predictions)
+    if len(names) <= MATRIX_CLASSES:
+        matrix = wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=preds.tolist(), class_names=names)
+        return {"test/confusion_matrix": matrix}
+    columns = ["true", "predicted", "images", "of the true class"]
+    return {"test/confused_pairs": wandb.Table(columns=columns, data=confused_pairs(labels, preds, names))}
+
+
+def _read(predictions: dict[str, np.ndarray]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """(class names, preds, labels)."""
+    return [str(n) for n in predictions["class_names"]], predictions["probs"].argmax(1), predictions["labels"]
+
+
+def confused_pairs(labels: np.ndarray, preds: np.ndarray, names: list[str]) -> list[list[Any]]:
+    """The most frequent mistakes: true class, predicted class, number of images, part of the true class's images."""
+    wrong = labels != preds
+    pairs, counts = np.unique(np.stack([labels[wrong], preds[wrong]]), axis=1, return_counts=True)
+    totals = np.bincount(labels, minlength=len(names))
+    most = np.argsort(-counts, kind="stable")[:PAIRS_SHOWN]
+    return [
+        [names[true], names[pred], int(count), float(count / totals[true])]
+        for true, pred, count in zip(*pairs[:, most], counts[most], strict=True)
+    ]
+
+
+def pictures(paths: list[Path]) -> dict[str, Any]:
+    return {f"figures/{path.stem}": wandb.Image(str(path)) for path in paths}
+
+
+def in_one_line(error: Exception) -> str:
+    """Of pydantic's errors, W&B's among its settings, the first line says how many there are and no more."""
+    if callable(errors := getattr(error, "errors", None)):
+        first = errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
