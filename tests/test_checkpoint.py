@@ -209,12 +209,12 @@ def test_saving_changes_nothing_that_trains(tmp_path: Path) -> None:
 
 def test_the_last_two_are_kept(saved: Path) -> None:
     checkpoints(saved).save(Position(step=3), {})
-    names = sorted(p.name for p in (saved).iterdir())
+    names = sorted(p.name for p in saved.iterdir())
     assert names == [f"step-0000000{step}.{kind}" for step in (2, 3) for kind in ("pt", "sha256")]
 
 
 def test_sha256sum_reads_the_sums(saved: Path) -> None:
-    sums = [p.name for p in sorted((saved).glob("*.sha256"))]
+    sums = [p.name for p in sorted(saved.glob("*.sha256"))]
     done = subprocess.run(["sha256sum", "-c", *sums], cwd=saved, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:-1] == ["step-00000001.pt: OK", "step-00000002.pt: OK"]
 
@@ -348,7 +348,7 @@ def test_where_it_cannot_be_written_the_ones_before_stay(saved: Path) -> None:
         assert not checkpoints(saved).save(Position(step=3), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert len(list((saved).iterdir())) == 4 and restored_step(saved) == 2
+    assert len(list(saved.iterdir())) == 4 and restored_step(saved) == 2
 
 
 def test_the_number_of_threads_is_the_one_that_the_run_began_with(tmp_path: Path) -> None:

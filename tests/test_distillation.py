@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from s9.cli.compose import compose_config
-from s9.config.schema import Config, DistillationConfig
-from s9.runs.donors import source_of
+from s9.config.schema import DistillationConfig
+from s9.runs.donors import donor_of
 from s9.runs.prepare import Prepared, prepare
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
@@ -27,6 +27,7 @@ from tests.conftest import composed
 from tests.processes import QUICK, content, differing, finish, reached_step, run, start
 
 MISSING = "no-run"
+FINAL, BEST = "weights/final.safetensors", "weights/best.safetensors"
 
 
 def teacher(share: float = 0.7, temperature: float = 2.0) -> Teacher:
@@ -96,13 +97,14 @@ def test_a_value_out_of_range_is_refused(override: str, wanted: str) -> None:
 
 def test_a_run_older_than_these_keys_is_read_as_what_it_was(tmp_path: Path) -> None:
     """Without start weights and teacher; its val images were those of its seed."""
-    record.write_config(tmp_path, compose_config(["data=digits", "seed=7"]))
-    stored = yaml.safe_load((RunFolder(tmp_path).config).read_text())
+    folder = RunFolder(tmp_path)
+    folder.write_config(compose_config(["data=digits", "seed=7"]))
+    stored = yaml.safe_load(folder.config.read_text())
     for key in ("init_from", "teacher", "distillation"):
         del stored[key]
     del stored["data"]["val_seed"]
-    (RunFolder(tmp_path).config).write_text(yaml.safe_dump(stored))
-    config = RunFolder(tmp_path).read_config()
+    folder.config.write_text(yaml.safe_dump(stored))
+    config = folder.read_config()
     assert (config.init_from, config.teacher, config.distillation) == (None, None, DistillationConfig())
     assert config.data.val_seed_of(config.seed) == 7
 
@@ -127,28 +129,24 @@ def change_weights(path: Path, change: Callable[[str, torch.Tensor], torch.Tenso
 
 
 def prepared(folder: Path, *overrides: str) -> Prepared:
-    return prepare(of(*overrides), folder, Ranks())
-
-
-def of(*overrides: str) -> Config:
-    return composed(*QUICK, *overrides)
+    return prepare(composed(*QUICK, *overrides), RunFolder(folder), Ranks())
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:
-    assert prepared(tmp_path).teacher is None
+    assert prepared(tmp_path).learner.teacher is None
 
 
 def test_a_run_starts_from_the_weights_that_it_names(taught: Path, tmp_path: Path) -> None:
     wanted = load_file(RunFolder(taught).final)
     started, fresh = prepared(tmp_path, f"init_from={taught}"), prepared(tmp_path)
-    assert all(torch.equal(value, wanted[name]) for name, value in started.model.state_dict().items())
-    assert not all(torch.equal(value, wanted[name]) for name, value in fresh.model.state_dict().items())
+    assert all(torch.equal(value, wanted[name]) for name, value in started.learner.model.state_dict().items())
+    assert not all(torch.equal(value, wanted[name]) for name, value in fresh.learner.model.state_dict().items())
 
 
 def test_of_several_it_is_the_mean_of_their_weights(taught: Path, mine: Path, tmp_path: Path) -> None:
     change_weights(RunFolder(mine).final, lambda name, value: value + 2)
     first, second = (load_file(RunFolder(folder).final) for folder in (taught, mine))
-    state = prepared(tmp_path, f"init_from={taught}{os.pathsep}{mine}{os.pathsep}{mine}").model.state_dict()
+    state = prepared(tmp_path, f"init_from={taught}{os.pathsep}{mine}{os.pathsep}{mine}").learner.model.state_dict()
     for name, value in state.items():
         assert value.dtype == first[name].dtype
         mean = (first[name].double() + 2 * second[name].double()) / 3
@@ -160,13 +158,13 @@ def test_weights_of_another_network_are_refused(taught: Path, tmp_path: Path) ->
         prepared(tmp_path, f"init_from={taught}", "model=dilated")
 
 
-@pytest.mark.parametrize("part", ["", record.FINAL, record.BEST], ids=["folder", "final", "best"])
+@pytest.mark.parametrize("part", ["", FINAL, BEST], ids=["folder", "final", "best"])
 def test_it_is_a_run_or_one_of_its_weights_files(mine: Path, tmp_path: Path, part: str) -> None:
     """Of a network of its own."""
     change_weights(RunFolder(mine).best, lambda name, value: value + 1)
-    made = prepared(tmp_path, f"teacher={mine / part}", "model=dilated").teacher
+    made = prepared(tmp_path, f"teacher={mine / part}", "model=dilated").learner.teacher
     assert made is not None and [model.training for model in made.models] == [False]
-    wanted = load_file(mine / (part or record.FINAL))
+    wanted = load_file(mine / (part or FINAL))
     assert all(torch.equal(value, wanted[name]) for name, value in made.models[0].state_dict().items())
 
 
@@ -174,7 +172,7 @@ def test_two_teach_as_one_by_the_geometric_mean_of_their_probabilities(
     taught: Path, mine: Path, tmp_path: Path
 ) -> None:
     change_weights(RunFolder(mine).final, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
-    both = prepared(tmp_path, f"teacher={taught}{os.pathsep}{mine}", "model=dilated").teacher
+    both = prepared(tmp_path, f"teacher={taught}{os.pathsep}{mine}", "model=dilated").learner.teacher
     assert both is not None
     images = torch.randn(8, 3, 32, 32)
     first, second = (model(images).double().softmax(1) for model in both.models)
@@ -197,7 +195,7 @@ def test_of_two_the_one_that_is_not_there_is_named(taught: Path, tmp_path: Path,
         (["data.val_seed=1"], "has seen images that are val here; it was trained with data.val_seed=0, this run has 1"),
         (["data.val_seed=null", "seed=1"], "has seen images that are val here; it was trained with data.val_seed=0"),
         (["data.val_size=99"], "has seen images that are val here; it was trained with data.val_size=150, this run"),
-        (["data=cifar10", "data.archive=none.tar.gz"], "is of other images; it was trained with data.name=digits"),
+        (["data=cifar10", "data.archive=none.tar.gz"], "is of other images; it was trained with data=digits"),
     ],
 )
 def test_one_that_has_seen_val_is_refused(
@@ -208,7 +206,7 @@ def test_one_that_has_seen_val_is_refused(
 
 
 def test_where_nothing_is_val_every_image_may_have_been_seen(taught: Path, tmp_path: Path) -> None:
-    assert prepared(tmp_path, f"teacher={taught}", "data.val_size=0", "data.val_seed=1").teacher is not None
+    assert prepared(tmp_path, f"teacher={taught}", "data.val_size=0", "data.val_seed=1").learner.teacher is not None
 
 
 def test_students_of_other_seeds_have_the_same_val_images(taught: Path, tmp_path: Path) -> None:
@@ -247,11 +245,11 @@ def test_a_folder_of_the_same_name_with_other_train_images_is_refused(
             (place / "0.png").rename(place / "7.png")
     student = composed(*FOLDER, f"data.cache={tmp_path / 'cache'}", f"data.root={root}", f"teacher={of_folder}")
     if not refused:
-        assert prepare(student, tmp_path, Ranks()).teacher is not None
+        assert prepare(student, RunFolder(tmp_path), Ranks()).learner.teacher is not None
         return
     said = f"^teacher={of_folder}: is of other images than this run's: train/a has "
     with pytest.raises(UserError, match=said):
-        prepare(student, tmp_path, Ranks())
+        prepare(student, RunFolder(tmp_path), Ranks())
 
 
 def make_folder(root: Path) -> None:
@@ -267,14 +265,15 @@ def make_folder(root: Path) -> None:
 @pytest.mark.parametrize(("key", "value"), [("root", "other"), ("image_size", 16)])
 def test_of_an_older_run_the_name_of_its_folder_of_images_counts(tmp_path: Path, key: str, value: str | int) -> None:
     config = compose_config(["data=folder", "data.root=here/images"])
-    record.write_config(tmp_path, config)
-    (tmp_path / "weights").mkdir()
-    (RunFolder(tmp_path).final).touch()
-    record.write_summary(tmp_path, {})
+    folder = RunFolder(tmp_path)
+    folder.write_config(config)
+    folder.final.parent.mkdir()
+    folder.final.touch()
+    folder.write_summary({})
     moved = compose_config(["data=folder", "data.root=there/images"])
-    source_of("teacher", str(tmp_path), moved)
+    donor_of("teacher", str(tmp_path), moved)
     with pytest.raises(UserError, match=rf"is of other images; it was trained with data\.{key}="):
-        source_of("teacher", str(tmp_path), compose_config(["data=folder", "data.root=images", f"data.{key}={value}"]))
+        donor_of("teacher", str(tmp_path), compose_config(["data=folder", "data.root=images", f"data.{key}={value}"]))
 
 
 @pytest.mark.parametrize("mix", [0, 1])
@@ -289,25 +288,25 @@ def test_the_true_labels_count_as_without_it(taught: Path, tmp_path: Path, mix: 
 
 def epoch_losses(p: Prepared) -> Iterator[float]:
     """The mean train loss of each epoch."""
-    return (reached.record["train/loss"] for reached in p.fit(Nobody()) if reached.record)
+    return (reached.record["train/loss"] for reached in p.fit(Ranks(), None) if reached.record)
 
 
 def test_it_sees_the_very_images_that_its_student_sees(taught: Path, tmp_path: Path) -> None:
     """Mixed ones too."""
     p = prepared(tmp_path, "aug.mix.p=1", f"teacher={taught}")
-    assert p.teacher is not None
+    assert p.learner.teacher is not None
     of_student: list[torch.Tensor] = []
     of_teacher: list[torch.Tensor] = []
-    p.model.register_forward_pre_hook(lambda m, given: of_student.append(given[0].clone()) if m.training else None)
-    p.teacher.models[0].register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
+    p.learner.model.register_forward_pre_hook(
+        lambda m, given: of_student.append(given[0].clone()) if m.training else None
+    )
+    p.learner.teacher.models[0].register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
     list(epoch_losses(p))
     assert len(of_student) == 12
     assert all(torch.equal(a, b) for a, b in zip(of_student, of_teacher, strict=True))
 
 
-def test_another_teacher_of_the_same_name_does_not_go_on_with_its_student(
-    taught: Path, mine: Path, tmp_path: Path
-) -> None:
+def test_another_teacher_of_the_same_name_does_not_resume_its_student(taught: Path, mine: Path, tmp_path: Path) -> None:
     """Nor one of several."""
     started = start(tmp_path, *QUICK, f"teacher={taught}{os.pathsep}{mine}", "hydra.run.dir=run")
     started.when(reached_step(tmp_path / "run", 3))
@@ -315,7 +314,7 @@ def test_another_teacher_of_the_same_name_does_not_go_on_with_its_student(
     change_weights(RunFolder(mine).final, lambda name, value: value + 1)
     refused = run(tmp_path, "resume=run")
     assert refused.process.exitcode == 2
-    assert "of another run; weights of the teacher was " in refused.text.splitlines()[-1]
+    assert "of another run; weights of.teacher was " in refused.text.splitlines()[-1]
 
 
 def test_in_a_sweep_it_is_looked_at_before_the_first_job(taught: Path, tmp_path: Path) -> None:
@@ -330,10 +329,10 @@ def test_a_weights_file_that_is_not_there_is_named(taught: Path, tmp_path: Path)
         prepared(tmp_path, f"teacher={named}")
 
 
-@pytest.mark.parametrize("part", ["", record.BEST], ids=["folder", "best"])
+@pytest.mark.parametrize("part", ["", BEST], ids=["folder", "best"])
 def test_one_that_has_not_finished_is_refused(mine: Path, tmp_path: Path, part: str) -> None:
-    (RunFolder(mine).final).unlink()
-    with pytest.raises(UserError, match=f"there is no .*{record.FINAL}; give the folder of a finished run"):
+    RunFolder(mine).final.unlink()
+    with pytest.raises(UserError, match=f"there is no .*{FINAL}; give the folder of a finished run"):
         prepared(tmp_path, f"teacher={mine / part}")
 
 
@@ -344,9 +343,10 @@ def test_one_that_holds_a_pickle_is_refused(mine: Path, tmp_path: Path) -> None:
 
 
 def test_a_target_outside_the_allow_list_in_its_configuration_is_refused(mine: Path, tmp_path: Path) -> None:
-    text = (RunFolder(mine).config).read_text()
+    config = RunFolder(mine).config
+    text = config.read_text()
     assert "torch.optim.SGD" in text
-    (RunFolder(mine).config).write_text(text.replace("torch.optim.SGD", "os.system"))
+    config.write_text(text.replace("torch.optim.SGD", "os.system"))
     with pytest.raises(UserError, match=rf"^teacher={mine}: optimizer\._target_=os\.system"):
         prepared(tmp_path, f"teacher={mine}")
 
@@ -366,7 +366,8 @@ def test_a_student_learns_from_it_even_what_is_wrong(mine: Path, tmp_path: Path)
     change_weights(RunFolder(mine).final, lambda name, value: value.roll(1, 0) if name.startswith("head.") else value)
     overrides = ("trainer.steps_per_epoch=40", "distillation.share=1", "trainer.epochs=3")
     finish(tmp_path, *QUICK, *overrides, f"teacher={mine}", "hydra.run.dir=run")
-    told = record.read_arrays(RunFolder(tmp_path / "run").predictions)
+    folder = RunFolder(tmp_path / "run")
+    told = folder.read_arrays(folder.predictions)
     preds, labels = told["probs"].argmax(1), told["labels"]
     assert (preds == labels).mean() < 0.2 and (preds == (labels + 1) % 10).mean() > 0.4
 

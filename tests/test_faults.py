@@ -122,7 +122,7 @@ def test_a_checkpoint_that_finds_no_room_is_a_warning_that_names_the_last_one(fu
 
 def test_the_checkpoint_before_stays_whole_on_a_full_disk(full: Filled) -> None:
     assert full.kept and full.kept.items() <= full.still.items()
-    newest = checkpoint.found(full.folder / checkpoint.FOLDER)[0]
+    newest = checkpoint.found(RunFolder(full.folder).checkpoints)[0]
     assert checkpoint.read(newest)["position"]["step"] > 0
 
 
@@ -175,8 +175,9 @@ def test_going_on_in_a_folder_on_a_read_only_disk_is_one_line(tmp_path: Path, as
     if subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / RUN], capture_output=True).returncode:
         pytest.skip("needs the right to mount")
     try:
-        record.write_config(tmp_path / RUN, compose_config(SHORT))
-        (tmp_path / RUN / "status.json").write_text('{"state": "interrupted", "started": "2026-01-01T00:00:00Z"}')
+        folder = RunFolder(tmp_path / RUN)
+        folder.write_config(compose_config(SHORT))
+        folder.status.write_text('{"state": "interrupted", "started": "2026-01-01T00:00:00Z"}')
         subprocess.run(["mount", "-o", "remount,ro", tmp_path / RUN], check=True)
         assert os.strerror(errno.EROFS) in error_line(run(tmp_path, "train", *asked), 2)
     finally:
@@ -193,10 +194,10 @@ def test_a_refused_run_leaves_files_that_were_there(tmp_path: Path) -> None:
 
 def test_best_weights_that_cannot_be_written_are_not_those_of_another_epoch(tmp_path: Path) -> None:
     """A folder stands where their file is to be."""
-    (RunFolder(tmp_path / RUN).best).mkdir(parents=True)
+    RunFolder(tmp_path / RUN).best.mkdir(parents=True)
     done = run(tmp_path, "train", *SHORT, HERE)
     assert done.returncode == 0 and "the best weights cannot be written" in done.stdout
-    assert not (RunFolder(tmp_path / RUN).best).is_file()
+    assert not RunFolder(tmp_path / RUN).best.is_file()
 
 
 # A loss that is not finite
@@ -218,7 +219,7 @@ def test_a_loss_that_explodes_names_epoch_step_lr_and_the_last_good_checkpoint(e
 
 def test_no_file_of_a_run_that_exploded_has_weights_that_are_not_finite(exploded: tuple[Path, Done]) -> None:
     folder, _ = exploded
-    states = [checkpoint.read(path)["model"] for path in checkpoints(folder)]
+    states = [checkpoint.read(path)["learner"]["model"] for path in checkpoints(folder)]
     states += [load_file(path) for path in folder.rglob("*.safetensors")]
     assert all(torch.isfinite(value).all() for state in states for value in state.values())
 

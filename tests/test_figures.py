@@ -14,7 +14,12 @@ from s9.tracking.folder import RunFolder
 LARGEST = 2500  # pixels on a side of any picture
 
 
-def write_predictions(folder: Path, classes: int, images: int = 3000, wrong: int = 100) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def write_predictions(folder: RunFolder, classes: int, images: int = 3000, wrong: int = 100) -> None:
     """Of a network that calls `wrong` images of class 0 class 1, and all others what they are."""
     labels = np.arange(images) % classes
     labels[:wrong] = 0
@@ -23,14 +28,14 @@ def write_predictions(folder: Path, classes: int, images: int = 3000, wrong: int
     probs = np.zeros((images, classes), np.float32)
     probs[np.arange(images), preds] = 1
     shown = np.zeros((images, 8, 8, 3), np.uint8)
-    record.write_predictions(folder, probs, labels, shown, tuple(f"class {n}" for n in range(classes)))
+    folder.write_predictions(probs, labels, shown, tuple(f"class {n}" for n in range(classes)))
 
 
 @pytest.mark.parametrize("classes", [2, 10, MOST_NAMED, MOST_NAMED + 1, 1000])
-def test_the_confusion_matrix_is_a_picture_of_bounded_size(tmp_path: Path, classes: int) -> None:
-    (tmp_path / record.FIGURES).mkdir()
-    write_predictions(tmp_path, classes)
-    with Image.open(confusion_matrix(tmp_path)) as picture:
+def test_the_confusion_matrix_is_a_picture_of_bounded_size(folder: RunFolder, classes: int) -> None:
+    folder.figures.mkdir()
+    write_predictions(folder, classes)
+    with Image.open(confusion_matrix(folder)) as picture:
         assert min(picture.size) > 300 and max(picture.size) <= LARGEST
 
 
@@ -44,13 +49,13 @@ def test_what_is_right_is_no_confusion() -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_costs_that_figure_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line of metrics.jsonl is damaged; the figures of other files are drawn."""
-    write_predictions(tmp_path, 3)
-    (RunFolder(tmp_path).metrics).write_text("no json\n")
+    write_predictions(folder, 3)
+    folder.metrics.write_text("no json\n")
     with caplog.at_level(logging.WARNING):
-        drawn = draw_all(tmp_path)
+        drawn = draw_all(folder)
     assert [path.stem for path in drawn] == ["misclassified", "confusion"]
     (line,) = caplog.messages
     assert line.startswith("curves cannot be drawn (") and "python -m s9.report run=" in line

@@ -1,4 +1,4 @@
-"""Real signals to real runs: how they end, what they leave, and that they go on as if nothing had been."""
+"""Real signals to real runs: how they end, what they leave, and that they resume as if nothing had been."""
 
 import os
 import re
@@ -124,7 +124,7 @@ def test_no_process_is_left(ended: Ended) -> None:
 
 @pytest.mark.slow
 def test_the_last_line_says_how_to_go_on(ended: Ended) -> None:
-    wanted = f"interrupted by {ended.number.name}; go on with: python -m s9.train resume=run"
+    wanted = f"interrupted by {ended.number.name}; resume with: python -m s9.train resume=run"
     assert ended.screen.splitlines()[-1] == wanted
 
 

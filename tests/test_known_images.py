@@ -107,9 +107,9 @@ def test_a_run_does_not_go_on_with_other_images(copy: Path, change: Callable[[Pa
 
 
 def test_a_run_goes_on_where_its_images_are_a_copy_of_what_they_were(copy: Path) -> None:
-    before = (RunFolder(copy / "run").summary).read_bytes()
+    before = RunFolder(copy / "run").summary.read_bytes()
     resume(copy)
-    assert (RunFolder(copy / "run").summary).read_bytes() == before
+    assert RunFolder(copy / "run").summary.read_bytes() == before
 
 
 def test_a_run_goes_on_after_its_images_have_moved(copy: Path) -> None:
@@ -152,7 +152,7 @@ def test_mean_std_and_the_order_of_classes_are_the_runs(made: Path, tmp_path: Pa
     other = replace(known, class_names=("wasps", "ants", "bees"), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     data = load_images(RunFolder(made / "run").read_config().data, 0)
     seen = data.as_known_to(other)
-    assert (seen.class_names, seen.mean, seen.std) == (other.class_names, other.mean, other.std)
+    assert (seen.facts.class_names, seen.facts.mean, seen.facts.std) == (other.class_names, other.mean, other.std)
     assert data.names_of(data.test.labels) == seen.names_of(seen.test.labels)
     assert data.names_of(data.train.labels) == seen.names_of(seen.train.labels)
 
@@ -165,13 +165,13 @@ def test_what_a_run_knows_of_its_images_is_read_as_it_was_written(made: Path) ->
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"variant": 1}', '{"contents": {"train": 3}}'])
 def test_a_damaged_file_of_them_is_one_line(tmp_path: Path, content: str) -> None:
-    (RunFolder(tmp_path).images).write_text(content)
+    RunFolder(tmp_path).images.write_text(content)
     with pytest.raises(UserError, match=r"images.json: is damaged"):
         RunFolder(tmp_path).read_images()
 
 
 def test_of_an_older_run_it_is_said_that_they_are_not_known(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (RunFolder(copy / "run").images).unlink()
+    RunFolder(copy / "run").images.unlink()
     scored(copy)
     assert "which images this run was trained on is not recorded" in capsys.readouterr().out
 
@@ -179,7 +179,7 @@ def test_of_an_older_run_it_is_said_that_they_are_not_known(copy: Path, capsys: 
 def test_a_checkpoint_of_other_images_is_refused_by_itself(copy: Path) -> None:
     """Where images.json was lost, or replaced by that of another run."""
     add_one(copy / "images")
-    (RunFolder(copy / "run").images).unlink()
+    RunFolder(copy / "run").images.unlink()
     with pytest.raises(UserError, match="of another run; images was "):
         resume(copy)
 
@@ -230,7 +230,7 @@ def test_of_many_changes_the_first_few_are_told_and_the_rest_counted() -> None:
 def test_an_empty_split_keeps_its_form_under_another_class_order() -> None:
     images = np.zeros((2, 8, 8, 3), np.uint8)
     one = Split(images, np.array([0, 1]))
-    data = ImageSet("x", ("a", "b"), (0.5,) * 3, (0.2,) * 3, one, one.take(slice(0)), one)
+    data = ImageSet(facts(), one, one.take(slice(0)), one)
     seen = data.as_known_to(replace(data.facts, class_names=("b", "a")))
     assert seen.test.labels.tolist() == [1, 0] and len(seen.val) == 0
 
@@ -256,15 +256,15 @@ def test_a_run_whose_folder_has_a_colon_in_its_name_can_be_named(
 
 
 def test_the_file_is_plain_json(made: Path) -> None:
-    stored = json.loads((RunFolder(made / "run").images).read_text())
+    stored = json.loads(RunFolder(made / "run").images.read_text())
     assert stored["class_names"] == list(CLASSES) and stored["image_size"] == 32
 
 
-def killed_while_drawing(folder: Path) -> list[Path]:
+def killed_while_drawing(folder: RunFolder) -> list[Path]:
     """Stands for the figures: what is on disk by then."""
-    assert RunFolder(folder).read_status()["state"] in ("running", "done")
-    if (RunFolder(folder).summary).exists():
-        assert RunFolder(folder).is_done()
+    assert folder.read_status()["state"] in ("running", "done")
+    if folder.summary.exists():
+        assert folder.is_done()
         raise Interrupted(signal.SIGTERM)
     return []
 
@@ -272,7 +272,7 @@ def killed_while_drawing(folder: Path) -> list[Path]:
 def test_a_run_that_is_ended_while_it_draws_is_done(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "draw_all", lambda folder: killed_while_drawing(folder))
+    monkeypatch.setattr(figures, "draw_all", killed_while_drawing)
     with pytest.raises(Interrupted):
         train(RunFolder(made / "run").read_config(), tmp_path)
-    assert RunFolder(tmp_path).is_done() and (RunFolder(tmp_path).final).exists()
+    assert RunFolder(tmp_path).is_done() and RunFolder(tmp_path).final.exists()

@@ -19,16 +19,17 @@ import json, sys, threading, time
 from pathlib import Path
 from s9.cli.compose import compose_config
 from s9.data import loaders
-from s9.data.sources.load import folder, load as sources
+from s9.data.sources import folder
 from s9.models import s9net
-from s9.tracking import figures
+from s9.runs import prepare
 from s9.runs.run import train
+from s9.tracking import figures
 from s9.training import checkpoint, evaluation, loop
 
 def anonymous():  # memory of its own, in MB; pages of a mapped file are the kernel's, who takes them back at need
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) // 1000
 
-peak, stage, load = {}, "imports", sources.load
+peak, stage, load = {}, "imports", prepare.load_images
 
 def watch():
     while True:
@@ -43,7 +44,7 @@ def note_load(*arguments):
     return data
 
 config = compose_config(sys.argv[2:])
-sources.load = note_load
+prepare.load_images = note_load
 threading.Thread(target=watch, daemon=True).start()
 time.sleep(0.1)
 train(config, Path(sys.argv[1]))
@@ -64,7 +65,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
                 (folder / "images" / split / name / f"{number}.png").write_bytes(file.getvalue())
     overrides = [
         *("data=folder", f"data.root={folder / 'images'}", f"data.cache={folder / 'cache'}", "data.val_size=0"),
-        *(f"data.facts.image_size={PIXELS}", "data.loader=workers", "data.workers=1", "aug=basic", "model=strided"),
+        *(f"data.image_size={PIXELS}", "data.loader=workers", "data.workers=1", "aug=basic", "model=strided"),
         *("trainer.epochs=1", "trainer.steps_per_epoch=2", "trainer.batch_size=4", "wandb=disabled"),
     ]
     (folder / "run").mkdir()

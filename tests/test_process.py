@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 FAULTS = """
 import ctypes, resource, sys
 import numpy as np
-from s9.cli import compose as command_line
+from s9.cli.door import open_door
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would hide most of them
 
@@ -23,7 +23,7 @@ def faults(_):
         np.ones(64 * 2**20, np.uint8)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-command_line.open_door(faults) if sys.argv[1] == "door" else faults(None)
+open_door(faults, "") if sys.argv[1] == "door" else faults(None)
 """
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from s9.tracking.progress import MANY_STEPS, Pace, Progress
+from s9.training.loop import StepDone
 
 
 def slower(*seconds: float) -> list[tuple[float, float]]:
@@ -74,7 +75,7 @@ def test_scoring_and_saving_between_epochs_is_no_step(monkeypatch: pytest.Monkey
     one = torch.zeros(())
     for epoch in (1, 2):
         for batch in (1, 2, 3):
-            shown.step(epoch, batch, 3, 4, one, one)
+            shown.step(StepDone(epoch=epoch, batch=batch, batches=3, images=4, loss_sum=one, correct=one))
         record = {"train/loss": 1.0, "train/accuracy": 0.5, "lr": 0.1, "time/epoch_s": 1.0}
         shown.epoch_end({"epoch": float(epoch)} | record, 0)
     assert taken == [100, 100, 100, 100]

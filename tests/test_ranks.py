@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import nn
 from s9.cli.compose import compose_config
 from s9.config.schema import Config
 from s9.data.loaders import KeyedBatches
-from s9.runs.prepare import prepare
+from s9.models.s9net import S9Net
+from s9.runs.prepare import Prepared, prepare
+from s9.tracking.folder import RunFolder
 from s9.training import checkpoint
 from s9.training.ranks import Ranks, joined
 from s9.training.weights import save_weights
@@ -49,7 +52,7 @@ BOUND = 1e-5  # of every weight after an epoch, which are up to about 1 each
 @pytest.mark.parametrize("first", [0, 3])
 def test_the_parts_of_all_ranks_are_the_batch_of_one(world: int, first: int) -> None:
     def batches(rank: int, world: int) -> np.ndarray:
-        made = KeyedBatches(1000, 64, 0, None, rank, world)
+        made = KeyedBatches(1000, 64, 0, rank=rank, world=world)
         made.epoch, made.first = 2, first
         return made.order()
 
@@ -61,7 +64,7 @@ def test_images_that_mixing_pairs_are_on_the_same_rank_and_pair_there_too() -> N
     whole = KeyedBatches(1000, 64, 0).order()
     partner = {int(a): int(b) for batch in whole for a, b in zip(batch, batch[::-1], strict=True)}
     for rank in range(2):
-        for batch in KeyedBatches(1000, 64, 0, None, rank, 2).order():
+        for batch in KeyedBatches(1000, 64, 0, rank=rank, world=2).order():
             assert [partner[int(image)] for image in batch] == batch[::-1].tolist()
 
 
@@ -70,24 +73,29 @@ def test_images_that_mixing_pairs_are_on_the_same_rank_and_pair_there_too() -> N
 
 def train_part(ranks: Ranks, config: Config, norm: bool, folder: Path) -> None:
     """One epoch of one rank; rank 0 keeps the weights."""
-    parts = prepare(config, folder, ranks)
+    prepared, model = prepared_model(ranks, config, folder)
     if not norm:
-        for layer in parts.model.layers.values():
+        for layer in model.layers.values():
             layer.norm = nn.Identity()
-    for _ in parts.fit(Nobody()):
+    for _ in prepared.fit(ranks, None):
         pass
     if ranks.rank == 0:
-        save_weights(parts.model, folder / f"{ranks.world}.safetensors")
+        save_weights(model, folder / f"{ranks.world}.safetensors")
+
+
+def prepared_model(ranks: Ranks, config: Config, folder: Path) -> tuple[Prepared, S9Net]:
+    prepared = prepare(config, RunFolder(folder), ranks)
+    assert isinstance(prepared.learner.model, S9Net)
+    return prepared, prepared.learner.model
 
 
 def differences(folder: Path, norm: bool, *overrides: str) -> float:
     """Of the weights after an epoch on two ranks and on one: the largest."""
     config = compose_config([*SMALL, "trainer.epochs=1", "optimizer.lr=0.01", "scheduler=constant", *overrides])
-    begun = {
-        name: value.clone() for name, value in prepare(config, folder, Ranks(device=CPU)).model.state_dict().items()
-    }
+    _, model = prepared_model(Ranks(device=CPU), config, folder)
+    begun = {name: value.clone() for name, value in model.state_dict().items()}
     train_part(Ranks(device=CPU), config, norm, folder)
-    with joined(2, CPU, None, train_part, config, norm, folder) as ranks:
+    with joined(replace(config.trainer, devices=2), CPU, train_part, config, norm, folder) as ranks:
         train_part(ranks, config, norm, folder)
     one, two = (load_file(folder / f"{world}.safetensors") for world in (1, 2))
     assert max(float((one[name] - begun[name]).abs().max()) for name in one) > 1000 * BOUND  # it did train

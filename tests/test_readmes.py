@@ -2,14 +2,17 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from s9.benchmarks.page import write_page
 from s9.cli.compose import Asked, checked, compose
 from s9.cli.door import key_values
 from s9.evaluate import ALLOWED
+from s9.system.errors import UserError
 from tests.conftest import ROOT
 
 SKIPPED = (".venv", "outputs", "data/", "node_modules")
@@ -22,7 +25,7 @@ DOORS: dict[str, dict[str, str | None]] = {
     "evaluate": {"run": None} | {key: values[0] for key, values in ALLOWED.items()},
     "report": {"run": None},
 }
-BENCH = ("bench=", "repeats=", "images=", "out=")
+BENCH = ("bench=", "repeats=", "images=", "out=", "page=")
 
 
 def told(file: Path) -> Iterator[tuple[str, str]]:
@@ -87,6 +90,19 @@ def test_every_test_that_a_page_names_is_there() -> None:
     tests = {file: (ROOT / "tests" / file).read_text() for file, _ in named}
     assert len(named) > 30
     assert [(file, name) for file, name in named if f"def test_{name}(" not in tests[file]] == []
+
+
+def test_the_tables_of_measurements_are_those_of_the_stored_files(tmp_path: Path) -> None:
+    for file in (ROOT / "s9" / "benchmarks").glob("*.[jm][sd]*"):
+        shutil.copy(file, tmp_path)
+    assert write_page(tmp_path / "README.md") == ["cpu.json"]
+    assert (tmp_path / "README.md").read_text() == (ROOT / "s9" / "benchmarks" / "README.md").read_text()
+
+
+def test_a_page_without_a_place_for_tables_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"page=.*: has no <!-- tables of"):
+        write_page(tmp_path / "page.md")
 
 
 def test_the_first_page_is_one_page() -> None:

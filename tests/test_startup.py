@@ -15,17 +15,17 @@ RUN = """
 import json, sys
 from pathlib import Path
 from s9.cli.compose import compose_config
-from s9.data.sources.load import load_images
+from s9.runs import prepare
 from s9.runs.run import train
 
-load, seen = sources.load, {}
+load, seen = prepare.load_images, {}
 
 def note_load(*arguments):
     data = load(*arguments)
     seen["when the data is loaded"] = sorted(sys.modules)
     return data
 
-sources.load = note_load
+prepare.load_images = note_load
 train(compose_config(sys.argv[2:]), Path(sys.argv[1]))
 seen["at the end"] = sorted(sys.modules)
 print(json.dumps(seen))
@@ -62,7 +62,7 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return imported(tmp_path_factory.mktemp("without"), *others)
 
 
-@pytest.mark.parametrize("door", ["train", "bench", "evaluate", "report"])
+@pytest.mark.parametrize("door", ["train", "bench", "check", "evaluate", "report"])
 def test_help_imports_nothing_heavy(door: str) -> None:
     """Of the real command, by what python says of its imports."""
     command = [sys.executable, "-X", "importtime", "-m", f"s9.{door}", "--help"]

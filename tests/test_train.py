@@ -1,6 +1,7 @@
 """The main door's `train`: what a run leaves in its folder, and that it can be trusted."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def test_a_run_leaves_every_file(finished: Path) -> None:
     assert {name for name in names if not name.startswith("checkpoints/")} == {
         *(
             "config.yaml",
+            "identity.json",
             "images.json",
             "metrics.jsonl",
             "times.jsonl",
@@ -77,12 +79,13 @@ def test_the_metrics_have_a_line_an_epoch(finished: Path) -> None:
 
 
 def test_the_times_are_in_a_file_of_their_own(finished: Path) -> None:
-    lines = [json.loads(line) for line in (RunFolder(finished).times).read_text().splitlines()]
+    lines = [json.loads(line) for line in RunFolder(finished).times.read_text().splitlines()]
     assert [set(line) for line in lines] == [{"epoch", "time/step_s", "time/train_s", "time/epoch_s"}] * 4
 
 
 def test_the_summary_agrees_with_the_predictions(finished: Path) -> None:
-    summary, stored = RunFolder(finished).read_summary(), record.read_arrays(RunFolder(finished).predictions)
+    folder = RunFolder(finished)
+    summary, stored = folder.read_summary(), folder.read_arrays(folder.predictions)
     assert summary["test"]["accuracy"] == float((stored["probs"].argmax(1) == stored["labels"]).mean())
 
 
@@ -100,12 +103,12 @@ def test_flip_averaging_has_a_name_of_its_own(finished: Path) -> None:
 
 def test_the_stored_configuration_gives_the_same_configuration(digits: Callable[..., Config], tmp_path: Path) -> None:
     config = digits("aug=full", "model=reference")
-    record.write_config(tmp_path, config)
+    RunFolder(tmp_path).write_config(config)
     assert RunFolder(tmp_path).read_config() == config
 
 
 def test_a_stored_target_outside_the_allow_list_is_refused(digits: Callable[..., Config], tmp_path: Path) -> None:
-    record.write_config(tmp_path, digits())
+    RunFolder(tmp_path).write_config(digits())
     path = RunFolder(tmp_path).config
     path.write_text(path.read_text().replace("torch.optim.SGD", "os.system"))
     with pytest.raises(UserError, match=r"optimizer\._target_=os\.system"):
@@ -152,26 +155,28 @@ def test_averaged_weights_are_the_ones_tested_and_saved(once: Path, tmp_path: Pa
 def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:
     summary = train(digits(*QUICK, "trainer.steps_per_epoch=2", "data.val_size=0"), tmp_path)
     assert "val" not in summary and "test" in summary
-    assert not (RunFolder(tmp_path).best).exists()
+    assert not RunFolder(tmp_path).best.exists()
 
 
 def test_the_figures_are_drawn_again_from_the_files_alone(finished: Path, tmp_path: Path) -> None:
-    for name in (record.METRICS, record.SUMMARY, record.SAMPLES, record.PREDICTIONS):
-        (tmp_path / name).write_bytes((finished / name).read_bytes())
-    again = figures.draw_all(tmp_path)
+    folder = RunFolder(finished)
+    for path in (folder.metrics, folder.summary, folder.samples, folder.predictions):
+        shutil.copy(path, tmp_path)
+    again = figures.draw_all(RunFolder(tmp_path))
     assert len(again) == 4
     for path in again:
-        assert path.read_bytes() == (finished / record.FIGURES / path.name).read_bytes()
+        assert path.read_bytes() == (folder.figures / path.name).read_bytes()
 
 
 def test_the_figures_are_pictures_of_a_readable_size(finished: Path) -> None:
-    for path in (finished / record.FIGURES).glob("*.png"):
+    for path in RunFolder(finished).figures.glob("*.png"):
         with Image.open(path) as picture:
             assert min(picture.size) > 300 and np.asarray(picture.convert("L")).std() > 5
 
 
 def test_the_surest_mistake_comes_first(finished: Path) -> None:
-    stored = record.read_arrays(RunFolder(finished).predictions)
+    folder = RunFolder(finished)
+    stored = folder.read_arrays(folder.predictions)
     preds = stored["probs"].argmax(1)
     sure = stored["probs"][stored["worst"], preds[stored["worst"]]]
     assert (preds[stored["worst"]] != stored["labels"][stored["worst"]]).all()
@@ -218,4 +223,4 @@ def test_a_short_run_on_the_real_images_learns(cifar10_images: Path, tmp_path: P
     summary = train(config, tmp_path)
     assert summary["data"] == "CIFAR-10 (JPEG)"
     assert summary["test"]["accuracy"] > 0.25  # chance is 0.1
-    assert json.loads((RunFolder(tmp_path).summary).read_text())["parameters"] < 200_000
+    assert json.loads(RunFolder(tmp_path).summary.read_text())["parameters"] < 200_000

@@ -39,11 +39,11 @@ def received(trained: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def go_on(folder: Path) -> Done:
+def resume(folder: Path) -> Done:
     return run(folder.parent, "train", f"resume={folder.name}")
 
 
-def refused(door: Callable[[list[str]], None], folder: Path) -> str:
+def refused(door: Callable[[list[str]], int | None], folder: Path) -> str:
     """What a door says of a run, in one line."""
     with pytest.raises(UserError) as error:
         door([f"run={folder}"])
@@ -69,7 +69,7 @@ def write_payload(run_folder: Path, marker: Path) -> Path:
     content = checkpoint.read(checkpoints(run_folder)[-1]) | {"extra": Payload(marker)}
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    path = run_folder / checkpoint.FOLDER / "step-00009999.pt"
+    path = RunFolder(run_folder).checkpoints / "step-00009999.pt"
     path.write_bytes(buffer.getvalue())
     path.with_suffix(".sha256").write_text(f"{hashlib.sha256(buffer.getvalue()).hexdigest()}  {path.name}\n")
     return path
@@ -84,21 +84,22 @@ def test_a_checkpoint_with_a_payload_is_refused_and_the_payload_does_not_run(rec
     assert (tmp_path / "ran").exists()  # the payload does run where pickles are allowed
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_one_with_a_payload(received: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_checkpoint_before_one_with_a_payload(received: Path, tmp_path: Path) -> None:
     path = write_payload(received, tmp_path / "ran")
-    done = go_on(received)
+    done = resume(received)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{path.name} is damaged" in done.stdout and "goes on from run/checkpoints/step-00000002.pt" in done.stdout
+    assert f"{path.name} is damaged" in done.stdout and "resumes from run/checkpoints/step-00000002.pt" in done.stdout
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", [record.SAMPLES, record.PREDICTIONS])
+@pytest.mark.parametrize("name", ["samples", "predictions"])
 def test_arrays_with_a_payload_do_not_run_it(received: Path, tmp_path: Path, name: str) -> None:
-    arrays = record.read_arrays(received / name)
+    folder = RunFolder(received)
+    path: Path = getattr(folder, name)
+    arrays: dict[str, Any] = folder.read_arrays(path)
     first = next(iter(arrays))
-    loaded = {**arrays, first: np.array([Payload(tmp_path / "ran")], dtype=object)}
-    np.savez(received / name, **loaded)  # type: ignore[arg-type]
-    assert name in refused(report.main, received)
+    np.savez(path, **(arrays | {first: np.array([Payload(tmp_path / "ran")], dtype=object)}))
+    assert path.name in refused(report.main, received)
     assert not (tmp_path / "ran").exists()
 
 
@@ -121,13 +122,13 @@ def test_evaluate_refuses_a_stored_target_outside_the_allow_list(received: Path,
 
 def test_resume_refuses_a_stored_target_outside_the_allow_list(received: Path) -> None:
     rewrite(received, "torch.optim.SGD", "os.system")
-    assert error_line(go_on(received), 2).startswith("error: optimizer._target_=os.system: must begin with")
+    assert error_line(resume(received), 2).startswith("error: optimizer._target_=os.system: must begin with")
 
 
-def keep_curves_only(folder: Path) -> None:
+def keep_curves_only(path: Path) -> None:
     """Leaves one figure to be drawn: all of them take seconds."""
-    for name in (record.SAMPLES, record.PREDICTIONS):
-        (folder / name).unlink()
+    RunFolder(path).samples.unlink()
+    RunFolder(path).predictions.unlink()
 
 
 def test_report_reads_no_configuration(received: Path) -> None:
@@ -140,35 +141,35 @@ def test_report_reads_no_configuration(received: Path) -> None:
     "content", ["!!python/object/apply:os.system ['touch ran']", "data: [", "just text", "", "\x00", "- a\n- b"]
 )
 def test_a_stored_configuration_that_is_none_is_one_line(received: Path, content: str) -> None:
-    (RunFolder(received).config).write_text(content)
+    RunFolder(received).config.write_text(content)
     assert "config" in refused(evaluate.main, received)
     assert not (received / "ran").exists()
 
 
 def test_a_last_line_of_the_metrics_that_was_cut_short_is_left_out(received: Path) -> None:
-    whole = RunFolder(received).read_metrics()
-    with (RunFolder(received).metrics).open("a") as file:
+    folder = RunFolder(received)
+    whole = folder.read_metrics()
+    with folder.metrics.open("a") as file:
         file.write('{"epoch": 2, "tra')
-    assert RunFolder(received).read_metrics() == whole
+    assert folder.read_metrics() == whole
     keep_curves_only(received)
     report.main([f"run={received}"])
 
 
 def test_a_damaged_line_of_the_metrics_is_one_line(received: Path) -> None:
-    with (RunFolder(received).metrics).open("a") as file:
+    with RunFolder(received).metrics.open("a") as file:
         file.write('{"epoch": 2, "tra\n{"epoch": 3}\n')
     keep_curves_only(received)
-    assert record.METRICS in refused(report.main, received)
+    assert RunFolder(received).metrics.name in refused(report.main, received)
 
 
 # Weights
 
 
 def test_weights_of_another_network_are_refused(received: Path) -> None:
-    state = load_file(RunFolder(received).final)
-    save_file(
-        {name: value[..., :1].contiguous() for name, value in state.items() if value.ndim}, RunFolder(received).final
-    )
+    weights = RunFolder(received).final
+    state = load_file(weights)
+    save_file({name: value[..., :1].contiguous() for name, value in state.items() if value.ndim}, weights)
     assert "of another network" in refused(evaluate.main, received)
 
 
@@ -184,13 +185,13 @@ NAMES = ["<script>alert(1)</script>", "<img src=x>", "$x^{$", "$\\frac$", "a $5 
 
 
 def test_a_class_name_with_markup_is_drawn_as_text(trained: Path, tmp_path: Path) -> None:
-    for file in (record.METRICS, record.SUMMARY):
-        shutil.copy(trained / file, tmp_path / file)
-    for file, key in ((record.SAMPLES, "names"), (record.PREDICTIONS, "class_names")):
-        arrays = record.read_arrays(trained / file)
-        names = np.resize(np.array(NAMES), len(arrays[key]))
-        np.savez(tmp_path / file, **(arrays | {key: names}))  # type: ignore[arg-type]
-    drawn = figures.draw_all(tmp_path)
+    folder = RunFolder(trained)
+    for path in (folder.metrics, folder.summary):
+        shutil.copy(path, tmp_path)
+    for path, key in ((folder.samples, "names"), (folder.predictions, "class_names")):
+        arrays: dict[str, Any] = folder.read_arrays(path)
+        np.savez(tmp_path / path.name, **(arrays | {key: np.resize(np.array(NAMES), len(arrays[key]))}))
+    drawn = figures.draw_all(RunFolder(tmp_path))
     assert len(drawn) == 4
     for path in drawn:
         with Image.open(path) as picture:

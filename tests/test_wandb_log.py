@@ -23,12 +23,14 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from s9.config.schema import Config
+from s9.data.sources.cifar10 import FACTS
 from s9.models.analysis import model_facts
 from s9.runs.run import train
-from s9.tracking import wandb_log as wandb_log_module
+from s9.tracking import wandb_run
 from s9.tracking.folder import RunFolder
-from s9.tracking.wandb_log import WandbLog, confused_pairs
+from s9.tracking.wandb_log import WandbLog
 from s9.tracking.wandb_mode import own_settings
+from s9.tracking.wandb_run import confused_pairs
 from tests.conftest import ROOT
 
 Logs = Callable[..., WandbLog]
@@ -37,7 +39,8 @@ Logs = Callable[..., WandbLog]
 @pytest.fixture
 def wandb_log(digits: Callable[..., Config], tmp_path: Path) -> Logs:
     def make(*overrides: str, folder: Path = tmp_path, earlier: Sequence[dict[str, float]] = ()) -> WandbLog:
-        return WandbLog(digits(*overrides), folder, "group", secrets.token_hex(4), list(earlier))
+        config, run_id = digits(*overrides), secrets.token_hex(4)
+        return WandbLog(config, folder, group="group", run_id=run_id, earlier=list(earlier))
 
     return make
 
@@ -46,7 +49,7 @@ def wandb_log(digits: Callable[..., Config], tmp_path: Path) -> Logs:
 def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """W&B starts only when it is set."""
     waits = threading.Event()
-    monkeypatch.setattr(wandb_log_module, "own_settings", lambda: waits.wait(30) and own_settings())
+    monkeypatch.setattr(wandb_run, "own_settings", lambda: waits.wait(30) and own_settings())
     yield waits
     waits.set()
 
@@ -225,7 +228,7 @@ def test_a_call_returns_while_wandb_hangs(
     log = wandb_log("wandb=offline")
     arguments: dict[str, tuple[object, ...]] = {
         "log_epoch": ({"epoch": 1},),
-        "log_model": (model_facts(digits().model, 10, 32), drawn()),
+        "log_model": (model_facts(digits().model, FACTS), drawn()),
         "log_end": ({}, {}, []),
     }
     getattr(log, call)(*arguments[call])
@@ -247,7 +250,7 @@ def test_what_wandb_does_not_take_is_said_and_the_rest_is_logged(
 ) -> None:
     log = wandb_log("wandb=offline")
     with caplog.at_level(logging.WARNING, logger="s9"):
-        log.log_model(model_facts(digits().model, 10, 32), drawn(tmp_path / "augmentation.png"))  # there is none
+        log.log_model(model_facts(digits().model, FACTS), drawn(tmp_path / "augmentation.png"))  # there is none
         log.log_epoch({"epoch": 1, "val/accuracy": 0.5})
         log.log_end({}, {"labels": np.zeros(3)}, [])
         log.finish(0)
@@ -336,7 +339,7 @@ def test_the_run_ends_with_its_exit_code(wandb_log: Logs, tmp_path: Path, exit_c
 def test_a_resumed_run_has_every_epoch_once(wandb_log: Logs, digits: Callable[..., Config], tmp_path: Path) -> None:
     before = [{"epoch": epoch, "val/accuracy": 0.1 * epoch} for epoch in (1, 2, 3)]
     log = wandb_log("wandb=offline", earlier=before)
-    log.log_model(model_facts(digits().model, 10, 32), drawn())
+    log.log_model(model_facts(digits().model, FACTS), drawn())
     for epoch in (before[2], {"epoch": 4, "val/accuracy": 0.2}):  # 3 is trained again: the checkpoint was older
         log.log_epoch(epoch)
     log.finish(0)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from s9.config.stored import as_dict
 from s9.tracking.folder import RunFolder
 from tests.doors import HERE, RUN, SMALL, Done, command, environment, left, metrics, run, started, status, until
 from tests.wandb_server import KEY, ReceivedRun, WandbServer
@@ -50,7 +51,7 @@ def of(server: WandbServer) -> dict[str, Any]:
 
 def lines(folder: Path) -> list[dict[str, float]]:
     """What each epoch is logged with: its lines of metrics.jsonl and times.jsonl."""
-    times = [json.loads(line) for line in (RunFolder(folder).times).read_text().splitlines()]
+    times = [json.loads(line) for line in RunFolder(folder).times.read_text().splitlines()]
     return [values | took for values, took in zip(metrics(folder), times, strict=True)]
 
 
@@ -109,7 +110,7 @@ def test_the_run_says_where_it_is(online: Online) -> None:
 
 def test_the_server_has_the_configuration(online: Online) -> None:
     config = {key: value for key, value in online.run.config.items() if key != "_wandb"}
-    assert config == without_empty(record.as_dict(RunFolder(online.folder).read_config()))
+    assert config == without_empty(as_dict(RunFolder(online.folder).read_config()))
 
 
 def without_empty(values: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +139,8 @@ def test_the_server_has_the_layer_table(online: Online) -> None:
 
 def test_the_server_has_the_confusion_matrix(online: Online) -> None:
     table = online.run.table("test/confusion_matrix_table")
-    stored = record.read_arrays(RunFolder(online.folder).predictions)
+    folder = RunFolder(online.folder)
+    stored = folder.read_arrays(folder.predictions)
     counts = {(true, pred): count for true, pred, count in table["data"]}
     names, preds = [str(name) for name in stored["class_names"]], stored["probs"].argmax(1)
     assert len(counts) == len(names) ** 2
@@ -149,11 +151,13 @@ def test_the_server_has_the_confusion_matrix(online: Online) -> None:
 
 @pytest.mark.parametrize("name", ["augmentation", "curves", "confusion", "misclassified"])
 def test_the_server_has_the_runs_pictures(online: Online, name: str) -> None:
-    assert online.run.media(f"figures/{name}") == [(online.folder / record.FIGURES / f"{name}.png").read_bytes()]
+    picture = RunFolder(online.folder).figures / f"{name}.png"
+    assert online.run.media(f"figures/{name}") == [picture.read_bytes()]
 
 
 def test_the_server_has_the_worst_mistakes_with_their_captions(online: Online) -> None:
-    worst = record.read_arrays(RunFolder(online.folder).predictions)["worst"]
+    folder = RunFolder(online.folder)
+    worst = folder.read_arrays(folder.predictions)["worst"]
     row = next(row for row in online.run.rows() if "test/misclassified" in row)
     assert len(online.run.media("test/misclassified")) == len(worst) == len(row["test/misclassified"]["captions"])
 
@@ -312,4 +316,5 @@ def test_an_offline_run_that_was_resumed_is_whole_once_it_is_sent(
         marker.unlink()
     assert received(server.run.epochs) == lines(offline / RUN)
     assert server.run.state == "finished" and server.run.id == status(offline / RUN)["wandb_id"]
-    assert server.run.media("figures/curves") == [(offline / RUN / record.FIGURES / "curves.png").read_bytes()]
+    curves = RunFolder(offline / RUN).figures / "curves.png"
+    assert server.run.media("figures/curves") == [curves.read_bytes()]

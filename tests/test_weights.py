@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from s9.config.model import ModelConfig
+from s9.data.sources.cifar10 import FACTS
 from s9.models.s9net import S9Net
 from s9.system.errors import UserError
 from s9.training.learner import averaged
@@ -20,7 +21,7 @@ def network(seed: int = 0, channels: int = 8) -> S9Net:
     """A small network whose batch statistics are no longer those of the start."""
     blocks: Any = {"C1": {"conv1": {"channels": channels}, "conv2": {"channels": 6, "separable": True, "stride": 2}}}
     torch.manual_seed(seed)
-    model = S9Net(ModelConfig("small", 0.0, "relu", whiten=False, head=True, blocks=blocks), 10)
+    model = S9Net(ModelConfig("small", 0.0, "relu", whiten=False, head=True, blocks=blocks), FACTS)
     model.train()(torch.randn(4, 3, 32, 32))
     return model
 
@@ -219,7 +220,7 @@ def kernels(*rows: tuple[int, int], channels: int = 8) -> S9Net:
         for number, (size, dilation) in enumerate(rows, start=2)
     }
     blocks: Any = {"C1": {"conv1": {"channels": channels}} | separable}
-    model = S9Net(ModelConfig("kernels", 0.0, "relu", whiten=False, head=True, blocks=blocks), 10)
+    model = S9Net(ModelConfig("kernels", 0.0, "relu", whiten=False, head=True, blocks=blocks), FACTS)
     model.train()(torch.randn(4, 3, 32, 32))
     return model
 
