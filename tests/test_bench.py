@@ -17,6 +17,7 @@ from s9.cli.compose import compose_config
 from s9.data.sources.load import load_images
 from s9.system import runtime
 from s9.training import loop
+from s9.training.step import train_step
 from tests import doors
 from tests.conftest import ROOT
 
@@ -135,7 +136,7 @@ def test_an_epoch_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its speed is that of all images, so trainer.steps_per_epoch must leave out none."""
     config = compose_config([*QUICK, "trainer.batch_size=16", "trainer.steps_per_epoch=1", "trainer.device=cpu"])
     data = measures.of_size(load_images(config.data, 0), 64)
-    step, taken = loop.train_step, 0
+    step, taken = train_step, 0
 
     def counted(*given: Any, **named: Any) -> Any:
         nonlocal taken
@@ -191,7 +192,9 @@ def test_help_says_the_usage(tmp_path: Path) -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys\nfrom s9.bench import *\nopen_door(main, USAGE)\nprint('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom s9.bench import USAGE, main, open_door\nopen_door(main, USAGE)\nprint('torch' in sys.modules)"
+    )
     command = [sys.executable, "-c", code, "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")

@@ -24,8 +24,9 @@ from s9.models.s9net import S9Net
 from s9.system.compute import Compute
 from s9.training.evaluation import predict, score
 from s9.training.learner import Learner, averaged
-from s9.training.loop import EpochRecord, NonFiniteLossError, StepDone, Watch, fit
+from s9.training.loop import EpochRecord, StepDone, Watch, fit
 from s9.training.optim import build_optimizer, build_scheduler, schedule
+from s9.training.step import NonFiniteLossError
 from tests.conftest import composed
 
 CPU = Compute(torch.device("cpu"), torch.float32)

@@ -10,7 +10,7 @@ from scipy import stats  # type: ignore[import-untyped]  # comes with scikit-lea
 from s9.config.schema import MixConfig
 from s9.data.augmentation.mix import Mixed, mix
 from s9.system.errors import UserError
-from s9.training.loop import mixed_loss
+from s9.training.step import mixed_loss
 
 NAMES = ("cutmix", "mixup")
 KEY = (0, 1, 1)  # seed, epoch, batch

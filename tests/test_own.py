@@ -18,7 +18,10 @@ from tests.doors import RUN, SMALL, run
 
 OWN = ROOT / "tests" / "own"
 FLAGS = ("--config-dir", str(OWN / "conf"))
-SHORT = [o for o in SMALL if not o.startswith(("data=", "aug=", "optimizer."))] + ["trainer.epochs=10", "trainer.batch_size=20"]
+SHORT = [o for o in SMALL if not o.startswith(("data=", "aug=", "optimizer."))] + [
+    "trainer.epochs=10",
+    "trainer.batch_size=20",
+]
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_the_median_of_two_is_their_middle() -> None:
 
 def test_a_ratio_is_the_quotient_of_the_medians() -> None:
     slow = row("step", "naive", "images/s", [1.0, 2.0, 9.0])
-    fast = row("step", "s9", "images/s", [4.0, 5.0, 6.0], slow)
+    fast = row("step", "s9", "images/s", [4.0, 5.0, 6.0], than=slow)
     assert (fast.ratio, fast.against) == (2.5, "naive")
 
 

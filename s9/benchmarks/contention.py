@@ -53,7 +53,7 @@ def contention(config: Config, data: ImageSet, repeats: int) -> Iterator[Row]:
             first, *others = WAYS
             own = row("contention", f"{what}, {first}", "images/s", rates[first])
             yield own
-            yield from (row("contention", f"{what}, {way}", "images/s", rates[way], own) for way in others)
+            yield from (row("contention", f"{what}, {way}", "images/s", rates[way], than=own) for way in others)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def convolutions(repeats: int, precisions: tuple[torch.dtype, ...]) -> Iterator[
             times = {way: [1000 * s for s in values] for way, values in seconds.items()}
             own = row("convolution", f"{case}, {name}, torch", "ms", times["torch"])
             yield own
-            yield row("convolution", f"{case}, {name}, s9", "ms", times["s9"], own)
+            yield row("convolution", f"{case}, {name}, s9", "ms", times["s9"], than=own)
 
 
 def _there_and_back(

@@ -24,8 +24,10 @@ from s9.models.precision import guard_bfloat16
 from s9.models.s9net import S9Net
 from s9.system.compute import Compute, pick_precision
 from s9.system.process import keep_freed_memory
-from s9.training import loop, optim
+from s9.training import optim
 from s9.training.learner import Learner
+from s9.training.loop import fit
+from s9.training.step import compiled, train_step
 
 AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # timed at a time; both give images/s
 SIZES = (5_000, 50_000, 500_000)
@@ -62,7 +64,7 @@ def augmentation(sets: dict[str, AugConfig], data: ImageSet, device: torch.devic
             for backend, seconds in seconds_in_turns(work, repeats, device).items()
         }
         slow = row("augment", f"aug={name}, albumentations", "images/s", rates["albumentations"])
-        rows += [slow, row("augment", f"aug={name}, device", "images/s", rates["device"], slow)]
+        rows += [slow, row("augment", f"aug={name}, device", "images/s", rates["device"], than=slow)]
     torch.set_num_threads(threads)
     return rows
 
@@ -89,12 +91,12 @@ class Step:
         optimizer = optim.build_optimizer(config.optimizer, model)
         scheduler = optim.build_scheduler(config.scheduler, optimizer, total_steps)
         self.learner = Learner(model=model, optimizer=optimizer, scheduler=scheduler)
-        self.forward = loop.compiled(model, device) if config.trainer.compile else model
+        self.forward = compiled(model, device) if config.trainer.compile else model
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         normalised = self.compute.normalised(images, self.data.facts.mean, self.data.facts.std)
         mixed = mix(self.config.aug.mix, normalised, labels, (0, 1, 1))
-        loop.train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute)
+        train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute)
 
 
 def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:
@@ -121,7 +123,7 @@ def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repea
         rates = {kind: [size / s for s in values] for kind, values in seconds.items()}
         slow = row("step", f"{name}, batch {size}, naive", "images/s", rates["naive"])
         rows.append(slow)
-        rows += [row("step", f"{name}, batch {size}, {k}", "images/s", rates[k], slow) for k in list(work)[1:]]
+        rows += [row("step", f"{name}, batch {size}, {k}", "images/s", rates[k], than=slow) for k in list(work)[1:]]
         rows.append(row("step", f"{name}, to compile", "s", [compile_s]))
     return rows
 
@@ -153,7 +155,7 @@ def epoch(config: Config, data: ImageSet, device: torch.device, *, repeats: int,
     rates = {name: [batches / s for s in values] for name, values in seconds.items()}
     what = f"{config.model.name}, aug={config.aug.name}, {images:,} images"
     slow = row("epoch", f"{what}, naive", "images/s", rates["naive"])
-    ours = [row("epoch", f"{what}, {name}", "images/s", rates[name], slow) for name in list(ways)[1:]]
+    ours = [row("epoch", f"{what}, {name}", "images/s", rates[name], than=slow) for name in list(ways)[1:]]
     other = [100 * (1 - record["time/step_s"] / record["time/train_s"]) for record in kept[1:]]
     return [slow, *ours, row("epoch", "s9, outside forward, backward and optimizer", "% of the epoch", other)]
 
@@ -189,8 +191,8 @@ def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int)
     augment = build_augment(config.aug, data.facts, config.seed)
     loader = train_loader(config, data.train, augment, device)
     one = Step(config, data, device, len(loader) * epochs)
-    fit = loop.fit(learner=one.learner, batches=loader, data=data, compute=one.compute, settings=config)
-    return (reached.times for reached in fit)
+    reached = fit(learner=one.learner, batches=loader, data=data, compute=one.compute, settings=config)
+    return (at.times for at in reached)
 
 
 def growth(config: Config, data: ImageSet, device: torch.device) -> list[Row]:

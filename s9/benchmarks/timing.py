@@ -26,7 +26,7 @@ class Row:
     against: str | None = None
 
 
-def row(part: str, what: str, unit: str, values: list[float], than: Row | None = None) -> Row:
+def row(part: str, what: str, unit: str, values: list[float], *, than: Row | None = None) -> Row:
     """The row of these repeats, compared with the row `than`."""
     middle = statistics.median(values)
     ratio, against = (middle / than.median, than.what) if than else (None, None)

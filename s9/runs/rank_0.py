@@ -23,8 +23,9 @@ from s9.tracking.wandb_log import WandbLog
 from s9.training.checkpoint import Checkpoints, Position
 from s9.training.evaluation import score_with_flip
 from s9.training.history import History
-from s9.training.loop import NonFiniteLossError, StepDone, Watch
+from s9.training.loop import StepDone, Watch
 from s9.training.ranks import Ranks
+from s9.training.step import NonFiniteLossError
 from s9.training.weights import save_weights
 
 log = logging.getLogger("s9")

@@ -1,17 +1,15 @@
 """The training loop as a generator: it trains and yields one record an epoch; the caller logs, saves and stops."""
 
-import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from s9.config.schema import Config, TrainerConfig
+from s9.config.schema import Config
 from s9.data import keys
-from s9.data.augmentation.mix import Mixed, mix
+from s9.data.augmentation.mix import mix
 from s9.data.image_set import ImageSet
 from s9.data.loaders import TrainLoader
 from s9.system.compute import Compute
@@ -19,16 +17,11 @@ from s9.training.checkpoint import Position
 from s9.training.evaluation import predict, score
 from s9.training.learner import Learner
 from s9.training.ranks import Ranks
+from s9.training.step import compiled, stop_if_not_finite, stop_if_weights_not_finite, train_step
 
 CHECK_EVERY = 20  # steps between looks at the loss on a CPU; elsewhere each look would wait for the device
 
-ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
-
 EpochRecord = dict[str, float]
-
-
-class NonFiniteLossError(Exception):
-    """The loss or the weights became infinite or NaN. Its text names epoch, step and learning rate."""
 
 
 @dataclass(frozen=True)
@@ -200,71 +193,3 @@ class _Training:
         done = train_step(self.forward, self.learner, mixed, self.settings.trainer, compute=self.compute)
         epoch.step_s += time.perf_counter() - started
         return done
-
-
-def train_step(
-    forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One batch: forward, backward, optimizer, schedule and average.
-
-    Args:
-        forward: the learner's model, as it may be wrapped for several ranks or compiled.
-
-    Returns:
-        (loss, logits (B, num_classes)), both detached, in float32.
-    """
-    teacher = learner.teacher
-    with compute.autocast():
-        logits = forward(mixed.images)
-        wanted = teacher(mixed.images) if teacher else None
-    logits = logits.float()
-    loss = mixed_loss(logits, mixed, trainer.label_smoothing)
-    if teacher and wanted is not None:
-        loss = teacher.taught(loss, logits, wanted)
-    learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if trainer.clip_norm is not None:
-        nn.utils.clip_grad_norm_(forward.parameters(), trainer.clip_norm)
-    learner.optimizer.step()
-    learner.scheduler.step()
-    if learner.ema is not None:
-        learner.ema.update_parameters(learner.model)
-    return loss.detach(), logits.detach()
-
-
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """torch.compile; on a GPU with CUDA graphs, since a step of a small network is mostly the launching of it."""
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    forward: nn.Module = torch.compile(model, mode=mode)  # type: ignore[assignment]
-    return forward
-
-
-def mixed_loss(logits: torch.Tensor, mixed: Mixed, label_smoothing: float) -> torch.Tensor:
-    """Cross entropy of logits (B, num_classes), in nats, a scalar; of both labels by their shares if images are mixed.
-
-    label_smoothing: part of each label that is shared out over all classes (Szegedy et al., 2016).
-    """
-    loss = F.cross_entropy(logits, mixed.labels, label_smoothing=label_smoothing)
-    if mixed.share == 1:
-        return loss
-    other = F.cross_entropy(logits, mixed.partners, label_smoothing=label_smoothing)
-    return mixed.share * loss + (1 - mixed.share) * other
-
-
-def stop_if_weights_not_finite(model: nn.Module, epoch: int, step: int, lr: float) -> None:
-    """Raises NonFiniteLossError where a weight or a batch statistic is infinite or NaN."""
-    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
-        raise NonFiniteLossError(f"weights are not finite in epoch {epoch}, step {step}, lr {lr:.4g}; {ADVICE}")
-
-
-def stop_if_not_finite(losses: torch.Tensor, epoch: int, step: int, lr: float) -> None:
-    """Looks at these losses, of the last steps, in one wait and names the first bad step.
-
-    Raises:
-        NonFiniteLossError: one of them is infinite or NaN.
-    """
-    recent = losses.tolist()
-    for back, value in enumerate(recent):
-        if not math.isfinite(value):
-            at = step - len(recent) + back + 1
-            raise NonFiniteLossError(f"loss is {value} in epoch {epoch}, step {at}, near lr {lr:.4g}; {ADVICE}")

@@ -167,7 +167,6 @@ def _with_others(
             yield ranks
             for process in others:
                 process.join()
-            dist.destroy_process_group()
         except RuntimeError:  # in a backward pass; gloo says no more than that a connection was closed
             ranks.stop_if_lost(within_s=2)
             raise
@@ -175,6 +174,8 @@ def _with_others(
             for process in others:
                 process.kill()
                 process.join()
+            if dist.is_initialized():  # else the next job of this process could not begin
+                dist.destroy_process_group()
 
 
 def _device_of(kind: str, rank: int) -> torch.device:
