@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> None:
     from s9.benchmarks.run import Asked, run
 
     overrides = [a for a in arguments if a not in own]
-    run(Asked(given["bench"], given["repeats"], given["images"], given["out"], overrides, arguments))
+    run(
+        Asked(**{key: given[key] for key in ("bench", "repeats", "images", "out")}, overrides=overrides, said=arguments)
+    )
 
 
 if __name__ == "__main__":

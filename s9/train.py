@@ -47,16 +47,11 @@ def main(arguments: list[str]) -> int:
 
 def follow_rank_0(asked: list[str], rest: list[str]) -> None:
     """One of torchrun's other processes: makes no folder, and leaves it to rank 0 to say what is wrong."""
-    from pathlib import Path
-
-    from s9.cli.compose import compose_config
+    from s9.cli.launch import config_of
     from s9.runs.run import follow_torchrun
-    from s9.tracking.folder import RunFolder
 
-    own = [o for o in rest if not o.startswith("hydra.")]
     try:
-        resumed = asked and asked != ["auto"]
-        follow_torchrun(RunFolder(Path(asked[0])).read_config() if resumed else compose_config(own))
+        follow_torchrun(config_of(asked[0] if asked else "auto", rest))
     except UserError:
         time.sleep(RANK_0_SAYS_S)  # torchrun ends all of them as soon as one ends
         sys.exit(2)

@@ -27,7 +27,7 @@ SMALL = [
     *("~model.blocks.C2", "~model.blocks.C3", "~model.blocks.C4"),
     *("model.blocks.C1.conv1.channels=8", "+model.blocks.C1.conv1.stride=2"),
     *("model.blocks.C1.conv2.channels=8", "model.blocks.C1.conv3.channels=16"),
-    *("optimizer.lr=0.02", "trainer.batch_size=64"),
+    *("optimizer=sgd", "optimizer.lr=0.02", "trainer.batch_size=64"),
 ]
 SHORT = [*SMALL, "trainer.epochs=1", "trainer.steps_per_epoch=2"]
 HERE = f"hydra.run.dir={RUN}"

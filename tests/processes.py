@@ -27,7 +27,7 @@ from s9.tracking.folder import RunFolder
 PRELOADED = ["filelock", "hydra", "matplotlib.backends.backend_agg", "matplotlib.figure", "sklearn.datasets"]
 PRELOADED += ["sklearn.metrics", "torch._dynamo"]
 QUICK = (
-    *("data=digits", "model=strided", "aug=basic", "wandb=disabled", "trainer.device=cpu"),
+    *("data=digits", "model=strided", "aug=basic", "optimizer=sgd", "wandb=disabled", "trainer.device=cpu"),
     *("trainer.epochs=2", "trainer.steps_per_epoch=6", "trainer.batch_size=32", "trainer.save_every=0"),
 )
 WORKERS = ("data.loader=workers", "data.workers=2", "aug.backend=albumentations")

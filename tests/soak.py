@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-COMMON = ("data=digits", "model=strided", "trainer.epochs=4", "trainer.steps_per_epoch=8", "trainer.batch_size=32")
+COMMON = (
+    "data=digits",
+    "model=strided",
+    "optimizer=sgd",
+    "trainer.epochs=4",
+    "trainer.steps_per_epoch=8",
+    "trainer.batch_size=32",
+)
 KINDS = {
     "sgd": ("wandb=disabled", "aug=basic", "trainer.ema_decay=0.9", "model.dropout=0.1", "trainer.save_every=0.3"),
     "muon": (
@@ -150,7 +157,7 @@ class Soak:
             return
         folders = run_folders(cwd)
         if len(folders) != 1:
-            outcome.problems.append(f"has {len(folders)} folders; one was to be gone on with")
+            outcome.problems.append(f"has {len(folders)} folders; one was to be resumed")
             return
         outcome.folder = folders[0]
 

@@ -115,7 +115,7 @@ def test_every_folder_is_a_room_whose_place_is_known() -> None:
 
 
 def test_the_doors_are_known() -> None:
-    assert DOORS == {"train", "check", "evaluate", "report", "bench"}
+    assert sorted(DOORS) == ["bench", "check", "evaluate", "report", "train"]
 
 
 @every_file
@@ -203,6 +203,15 @@ def test_no_function_takes_too_much(file: Path) -> None:
     by_position = {n: [x.arg for x in a.posonlyargs + a.args if x.arg not in ("self", "cls")] for n, a in of.items()}
     assert {n for n, names in by_position.items() if len(names) > BY_POSITION} == set()
     assert {n for n, names in by_position.items() if len(names) + len(of[n].kwonlyargs) > PARAMETERS} == set()
+
+
+@every_file
+def test_more_than_a_few_arguments_are_given_by_keyword(file: Path) -> None:
+    taken = {f.name for file in FILES for f in functions(file) if f.args.vararg is None}
+    own = taken | {node.name for f in FILES for node in ast.walk(parsed(f)) if isinstance(node, ast.ClassDef)}
+    calls = [node for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)]
+    named = [(ast.unparse(call.func).rpartition(".")[2], len(call.args)) for call in calls]
+    assert [(name, count) for name, count in named if name in own and count > BY_POSITION] == []
 
 
 @pytest.mark.parametrize("name", [*sorted(DOORS), "cli/door", "cli/help", "cli/compose", "cli/launch", "config/schema"])

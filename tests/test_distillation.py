@@ -297,10 +297,9 @@ def test_it_sees_the_very_images_that_its_student_sees(taught: Path, tmp_path: P
     assert p.learner.teacher is not None
     of_student: list[torch.Tensor] = []
     of_teacher: list[torch.Tensor] = []
-    p.learner.model.register_forward_pre_hook(
-        lambda m, given: of_student.append(given[0].clone()) if m.training else None
-    )
-    p.learner.teacher.models[0].register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
+    student, (teacher,) = p.learner.model, p.learner.teacher.models
+    student.register_forward_pre_hook(lambda m, given: of_student.append(given[0].clone()) if m.training else None)
+    teacher.register_forward_pre_hook(lambda _, given: of_teacher.append(given[0].clone()))
     list(epoch_losses(p))
     assert len(of_student) == 12
     assert all(torch.equal(a, b) for a, b in zip(of_student, of_teacher, strict=True))

@@ -108,11 +108,11 @@ def test_the_stored_configuration_gives_the_same_configuration(digits: Callable[
 
 
 def test_a_stored_target_outside_the_allow_list_is_refused(digits: Callable[..., Config], tmp_path: Path) -> None:
-    RunFolder(tmp_path).write_config(digits())
-    path = RunFolder(tmp_path).config
-    path.write_text(path.read_text().replace("torch.optim.SGD", "os.system"))
+    folder = RunFolder(tmp_path)
+    folder.write_config(digits("optimizer=sgd"))
+    folder.config.write_text(folder.config.read_text().replace("torch.optim.SGD", "os.system"))
     with pytest.raises(UserError, match=r"optimizer\._target_=os\.system"):
-        RunFolder(tmp_path).read_config()
+        folder.read_config()
 
 
 TRAINED = [*SMALL, "trainer.epochs=1", "trainer.steps_per_epoch=8", "optimizer=muon", "aug=full", "model.dropout=0.1"]

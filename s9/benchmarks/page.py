@@ -1,4 +1,4 @@
-"""The tables of a page of measurements, written from the JSON files beside the page that `python -m s9.bench` stored."""
+"""The tables of a page of measurements, written from the JSON files that `python -m s9.bench` stored."""
 
 import json
 import re

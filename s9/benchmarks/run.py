@@ -24,16 +24,16 @@ SETS = ("basic", "full", "strong")
 FIXED = {"step": ("model", "all three networks"), "augment": ("aug", "three sets")}  # what a part does not take
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the door was given, as words; overrides: keys of s9.train; arguments: all of it, for the record."""
+    """What the door was given, as words; overrides: keys of s9.train; said: all of it, for the record."""
 
     bench: str
     repeats: str
     images: str
     out: str
     overrides: list[str]
-    arguments: list[str]
+    said: list[str]
 
 
 def run(asked: Asked) -> None:
@@ -66,7 +66,7 @@ def run(asked: Asked) -> None:
         new = list(bench.part(part))
         print("\n".join(line(r) for r in new), flush=True)
         rows += new
-    command = " ".join(["python -m s9.bench", *asked.arguments])
+    command = " ".join(["python -m s9.bench", *asked.said])
     content = {"command": command, "data": bench.data.facts.variant, "machine": machine}
     out.write_text(json.dumps(content | {"rows": [asdict(r) for r in rows]}, indent=2) + "\n")
     print(f"everything is in {out}")

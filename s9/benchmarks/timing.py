@@ -30,7 +30,8 @@ def row(part: str, what: str, unit: str, values: list[float], *, than: Row | Non
     """The row of these repeats, compared with the row `than`."""
     middle = statistics.median(values)
     ratio, against = (middle / than.median, than.what) if than else (None, None)
-    return Row(part, what, unit, middle, min(values), max(values), len(values), ratio, against)
+    spread = {"low": min(values), "high": max(values), "repeats": len(values)}
+    return Row(part, what, unit, middle, **spread, ratio=ratio, against=against)
 
 
 def seconds_in_turns(

@@ -21,6 +21,7 @@ from s9.cli.door import say_error
 from s9.cli.help import CONF
 from s9.cli.mistakes import parse
 from s9.config.components import ALLOW
+from s9.config.schema import Config
 from s9.sweeps.summary import JobLine, show_jobs
 from s9.system.errors import UserError
 from s9.system.interrupt import Interrupted, Interrupts
@@ -40,7 +41,7 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
         Interrupted: a signal came; what had begun is saved.
     """
     flags = read_flags(arguments)
-    asked = Asked(flags.overrides, flags.config_dir, flags.config_name or "config")
+    asked = asked_of(flags)
     if flags.hydra_help or flags.shell_completion or flags.info or flags.cfg or flags.config_path:
         return run_hydra(flags, interrupts)  # not ours to check: nothing is trained, or from another configuration
     if flags.multirun:
@@ -75,6 +76,23 @@ def read_flags(arguments: Sequence[str]) -> argparse.Namespace:
         flags.remove(override)
     sys.argv[1:] = [*flags, *parsed.overrides]
     return parsed
+
+
+def asked_of(flags: argparse.Namespace) -> Asked:
+    return Asked(flags.overrides, flags.config_dir, flags.config_name or "config")
+
+
+def config_of(resume: str, arguments: Sequence[str]) -> Config:
+    """The configuration that rank 0 trains: of the folder that is resumed, or as composed for a new run or for auto.
+
+    Raises:
+        UserError: in one line, what is wrong.
+    """
+    if resume == "auto":
+        return checked(compose(asked_of(read_flags(arguments)))[0])
+    from s9.tracking.folder import RunFolder  # here: as below
+
+    return RunFolder(Path(resume)).read_config()
 
 
 def _refuse_flag(message: str) -> NoReturn:

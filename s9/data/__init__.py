@@ -1,1 +1,1 @@
-"""Images in: where they come from, how they are augmented, how they become batches."""
+"""The images of a run: where they come from, how they are augmented, how they become batches."""

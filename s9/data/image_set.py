@@ -14,7 +14,7 @@ CHUNK = 1000  # images read at a time where all of them may not fit into memory
 
 
 class Rows:
-    """Some rows of an array that is mapped from disk, in some order; what is indexed is read, as an ordinary array."""
+    """Selected rows of a memory-mapped array, in any order; indexing reads the rows into an ordinary array."""
 
     def __init__(self, array: np.memmap, index: np.ndarray):
         self.array, self.index = array, index
@@ -55,7 +55,7 @@ class Split:
         return len(self.labels)
 
     def take(self, index: np.ndarray | slice) -> "Split":
-        """The images that `index` names; copied only where they are in memory."""
+        """The images at `index`; copied only if they are in memory."""
         if isinstance(self.images, Rows):
             return Split(Rows(self.images.array, self.images.index[index]), self.labels[index])
         if isinstance(self.images, np.memmap):
@@ -69,11 +69,11 @@ Contents = Mapping[str, Mapping[str, tuple[int, str]]]
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a network must know of its images; stored with each run, so that its weights mean the same ever after.
+    """What a network must know about its images; stored with each run, so that its weights keep their meaning.
 
-    class_names: by label. image_size: pixels on a side. mean, std: (3,) of RGB in [0, 1]. variant: how people should
-    name its accuracies. contents: what each class holds, by split as the images lie on disk: val, where it is held out
-    of train, is part of train.
+    class_names: by label. image_size: pixels on a side. mean, std: (3,) of RGB in [0, 1]. variant: the name of the
+    images wherever accuracies are reported. contents: the images of each class, by split as stored on disk: a val that
+    is held out of train counts as train.
     """
 
     variant: str
@@ -89,11 +89,11 @@ class ImageFacts:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same images in the same classes and splits, wherever they lie."""
+        """Equal for the same images in the same classes and splits, wherever they are stored."""
         return hashlib.sha256(json.dumps(self.contents, sort_keys=True).encode()).hexdigest()[:24]
 
     def changes(self, now: "ImageFacts", splits: Iterable[str] = ("train", "val", "test")) -> list[str]:
-        """How the images `now` differ from these, a phrase each, as `train/ants has 16 images, had 15`."""
+        """How the images `now` differ from these, as phrases such as `train/ants has 16 images, had 15`."""
         found = []
         for split in splits:
             before, after = self.contents.get(split, {}), now.contents.get(split, {})
@@ -113,14 +113,14 @@ class ImageFacts:
 
 
 def in_short(changes: list[str], most: int = 3) -> str:
-    """The first few, and how many more there are."""
+    """The first `most` changes, and the number of the others."""
     more = len(changes) - most
     return "; ".join(changes[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a run, and what its network must know of them."""
+    """The images of a run, and what its network must know about them."""
 
     facts: ImageFacts
     train: Split
@@ -128,10 +128,10 @@ class ImageSet:
     test: Split
 
     def as_known_to(self, facts: ImageFacts) -> "ImageSet":
-        """These images with the class order, mean and std of the run that `facts` are of.
+        """These images with the class order, mean and std of another run's `facts`.
 
         Raises:
-            UserError: their classes are others.
+            UserError: the class names differ.
         """
         ours_in_order = self.facts.class_names
         theirs, ours = set(facts.class_names), set(ours_in_order)
@@ -145,7 +145,7 @@ class ImageSet:
         return ImageSet(known, train, val, test)
 
     def examples(self, count: int) -> Split:
-        """`count` images of train, spread over it and so over the classes; in memory."""
+        """`count` images, evenly spaced over train and so over the classes; in memory."""
         some = self.train.take(np.linspace(0, len(self.train) - 1, count).astype(np.int64))
         return Split(np.asarray(some.images), some.labels)
 
@@ -175,17 +175,17 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
     """Splits train into (train, val), stratified by class and fixed by seed.
 
     Raises:
-        UserError: val_size leaves nothing to train on, or is too small for one image a class.
+        UserError: val_size leaves nothing to train on, or is too small for one image per class.
     """
     if val_size == 0:
-        return train.take(slice(None)), train.take(slice(0))  # of a mapped array these are rows, not the array
+        return train.take(slice(None)), train.take(slice(0))  # for a mapped array: Rows, not the array
     classes = len(np.unique(train.labels))
     if not classes <= val_size <= len(train) - classes:
         raise UserError(
             f"data.val_size={val_size}: must be 0, or from {classes} (one a class) to {len(train) - classes}, "
             f"since train has {len(train)} images"
         )
-    from sklearn.model_selection import train_test_split  # here: a second to import, not every data set needs it
+    from sklearn.model_selection import train_test_split  # here: takes a second, and not every data set needs it
 
     try:
         kept, held = train_test_split(
@@ -202,7 +202,7 @@ def image_set_of(
     """An ImageSet from arrays that are in memory; mean and std are those of train.
 
     Args:
-        splits: train and test, and val where it is given; else `val_size` images of train are held out, by `seed`.
+        splits: train, test and optionally val; without val, `val_size` images of train are held out by `seed`.
 
     Raises:
         UserError: a split is missing, empty or not of uint8 images of one square size; val_size does not fit.
@@ -218,7 +218,7 @@ def image_set_of(
         raise UserError(f"{variant}: images are of {' and '.join(map(str, sizes))} pixels; they must be of one size")
     contents = contents_of(**{split: (np.asarray(of.images), of.labels, names) for split, of in splits.items()})
     mean, std = channel_statistics(np.asarray(splits["train"].images))
-    facts = ImageFacts(variant, names, sizes[0], mean, std, contents)
+    facts = ImageFacts(variant, names, sizes[0], mean=mean, std=std, contents=contents)
     given = splits.get("val")
     train, val = hold_out(splits["train"], 0 if given else val_size, seed)
     return ImageSet(facts, train, given or val, splits["test"])
@@ -232,7 +232,7 @@ def _fits(split: Split, num_classes: int) -> bool:
 
 
 def contents_of(**splits: tuple[np.ndarray, np.ndarray, tuple[str, ...]]) -> Contents:
-    """By name of the split, from its uint8 images (N, H, W, 3), int64 labels (N,) and class names."""
+    """Contents by split name, from each split's uint8 images (N, H, W, 3), int64 labels (N,) and class names."""
     found: dict[str, dict[str, tuple[int, str]]] = {}
     for split, (images, labels, class_names) in splits.items():
         of_class = {name: images[labels == label] for label, name in enumerate(class_names)}

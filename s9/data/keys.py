@@ -1,6 +1,7 @@
 """All randomness of a run, as functions of (seed, epoch, image) and the like, never of a stream's state.
 
-So workers, resuming, reordering and several ranks change nothing. The last number of a key tells the uses apart.
+So workers, resuming, reordering and several ranks change no result. The fourth number of a key, where there is one,
+says what the key is used for.
 """
 
 import random
@@ -20,27 +21,27 @@ def seed_everything(seed: int) -> None:
 
 
 def data_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """int64 (size,): the order of the images of train in `epoch`, counted from 1."""
+    """int64 (size,): the order of the training images in `epoch`, which counts from 1."""
     return np.random.default_rng([seed, epoch, 0, ORDER]).permutation(size)
 
 
 def batch_draws(seed: int, epoch: int, transform: str, shape: tuple[int, int]) -> np.ndarray:
-    """float32 (images, draws) in [0, 1): the numbers of a transform, by its name, for every image of an epoch."""
+    """float32 (images, draws) in [0, 1): the draws of the transform of this name, for every image of an epoch."""
     generator = np.random.default_rng([seed, epoch, 0, DRAWS, zlib.crc32(transform.encode())])
     return generator.random(shape, dtype=np.float32)
 
 
 def image_generators(seed: int, epoch: int, index: int) -> tuple[np.random.Generator, random.Random]:
-    """What albumentations draws from for one image of an epoch."""
+    """The generators from which albumentations draws for one image of an epoch."""
     key = np.random.SeedSequence([seed, epoch, index])
     return np.random.default_rng(key), random.Random(int(key.generate_state(1)[0]))
 
 
 def mix_generator(seed: int, epoch: int, batch: int) -> np.random.Generator:
-    """For CutMix and mixup of one batch, counted from 1."""
+    """The generator for CutMix and mixup of one batch; batches count from 1."""
     return np.random.default_rng([seed, epoch, batch, MIX])
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """What torch is seeded with before optimizer step `step`, counted from 0: dropout draws from it."""
+    """The seed that torch gets before optimizer step `step`, which counts from 0; dropout depends on it."""
     return (seed * 1_000_003 + step) * 4096 + rank

@@ -1,8 +1,8 @@
 """Batches for training and evaluation: which images, in which order, as which tensors.
 
-`data.loader=resident`: the split is one tensor on the device, and batches are gathered there. `data.loader=workers`: a
-DataLoader, whose processes read, and with aug.backend=albumentations augment, whole batches. For the same seed both
-give the same images and labels in the same order.
+`data.loader=resident`: the split is one tensor on the device, and batches are gathered there. `data.loader=workers`:
+the processes of a DataLoader read whole batches, and augment them with aug.backend=albumentations. For the same seed
+both give the same images and labels in the same order.
 """
 
 import multiprocessing
@@ -24,9 +24,9 @@ from s9.system.interrupt import shielded
 if TYPE_CHECKING:
     from s9.data.augmentation.image_augment import ImageAugment
 
-Key = tuple[int, int]  # (epoch, index): what an image looks like is a function of its key
+Key = tuple[int, int]  # (epoch, index), which determines how the image is augmented
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images (B, 3, H, W), int64 labels (B,)
-IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # and which images of the split they are, int64 (B,)
+IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # a Batch, and its images' int64 index (B,) in the split
 
 EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same number to the last digit
 
@@ -34,10 +34,10 @@ EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same num
 class KeyedBatches(Sampler[list[Key]]):
     """Lists of (epoch, index), shuffled by (seed, epoch). `epoch` counts from 1 and is set before each pass.
 
-    `first` is the batch that the pass begins with, where an epoch is gone on with. Of `world` processes, `rank` gets
-    its part of every batch: images i and B - 1 - i stay together, since mixing pairs them.
+    `first` is the first batch of the pass, above 0 when an epoch is resumed. Each of `world` ranks gets its part of
+    every batch; images i and B - 1 - i stay on one rank, since mixing pairs them.
 
-    The last batch of an epoch is left out where it is not whole, since batch norm on a few images is noise.
+    The last batch of an epoch is dropped if it is not full, since batch norm on a few images is noise.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TrainLoader:
 
     Args:
         source: gives the epoch's batches, each with the indices of its images.
-        augment: what remains to be done to whole batches; None where each image was augmented before.
+        augment: the augmentation of whole batches; None if the source has augmented each image.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TrainLoader:
         return len(self.batches)
 
     def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """The next pass is this epoch's, counted from 1, without the first so many batches."""
+        """Makes the next pass that of `epoch`, which counts from 1, without its first `first_batch` batches."""
         self.batches.epoch, self.batches.first = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -93,7 +93,7 @@ class TrainLoader:
 
 
 class ResidentBatches:
-    """Batches gathered from one uint8 tensor on the device; an epoch copies its order there and nothing else."""
+    """Batches gathered from one uint8 tensor on the device; each epoch copies only its order to the device."""
 
     def __init__(self, split: Split, batches: KeyedBatches, device: torch.device):
         size = split.images.shape[1]
@@ -110,7 +110,7 @@ class ResidentBatches:
 
 
 class WorkerBatches:
-    """Batches built by worker processes, on their way to the device while the step before is computed."""
+    """Batches built by worker processes, and copied to the device while the previous step is computed."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class WorkerBatches:
             worker_init_fn=_one_thread,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            # Nothing here draws from it; without one it would take a seed from torch's global stream each epoch.
+            # Nothing draws from it; without a generator, DataLoader takes a seed from torch's global stream each epoch.
             generator=torch.Generator().manual_seed(0),
         )
 
@@ -143,7 +143,7 @@ class WorkerBatches:
             for batch in batches:
                 images, labels, index = (part.to(self.device, non_blocking=True) for part in batch)
                 yield images, labels, index
-        except RuntimeError:  # a worker is gone; another, told to end in the midst of it, may print a traceback
+        except RuntimeError:  # a worker died; another, asked to end during a batch, may print a traceback
             for process in getattr(batches, "_workers", []):
                 process.kill()
             raise
@@ -172,7 +172,7 @@ def _one_thread(_: int) -> None:
 def train_loader(
     config: Config, split: Split, augment: Augment, device: torch.device, *, rank: int = 0, world: int = 1
 ) -> TrainLoader:
-    """Augmented batches of `split` on the device, as `config.data.loader` says; of each, the part of `rank`.
+    """The part of `rank` of each augmented batch of `split`, on the device, by the loader of `config.data.loader`.
 
     Raises:
         UserError: a batch cannot be shared out evenly.
@@ -194,7 +194,7 @@ def train_loader(
 
 
 def eval_batches(split: Split) -> Iterator[Batch]:
-    """The whole split in its order, as it is."""
+    """The whole split, in order and not augmented."""
     for start in range(0, len(split), EVAL_BATCH):
         images = torch.from_numpy(np.asarray(split.images[start : start + EVAL_BATCH])).permute(0, 3, 1, 2)
         yield images, torch.from_numpy(split.labels[start : start + EVAL_BATCH])

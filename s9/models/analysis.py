@@ -1,4 +1,4 @@
-"""What the layer rows say without building anything: shapes, parameters, multiplies and receptive field.
+"""Shapes, parameters, multiplies and receptive field of a network, from its layer rows, without building it.
 
 Receptive field and jump as in Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", 2019.
 """
@@ -12,7 +12,7 @@ from s9.models.s9net import layer_output, rows
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One line of the table. receptive_field and jump in input pixels, size in pixels; parameters with batch norm."""
+    """One row of the table. receptive_field, jump: in input pixels. size: in pixels. parameters: with batch norm."""
 
     name: str
     kind: str
@@ -29,7 +29,7 @@ TABLE_COLUMNS = ["layer", "what", "output", "parameters", "multiplies", "recepti
 
 
 def table_cells(table: list[LayerRow]) -> list[list[str]]:
-    """The table as words, in the order of TABLE_COLUMNS."""
+    """The table's cells as text, in the order of TABLE_COLUMNS."""
     return [
         [
             *(row.name, row.kind, f"{row.channels} x {row.size} x {row.size}", f"{row.parameters:,}"),
@@ -40,7 +40,7 @@ def table_cells(table: list[LayerRow]) -> list[list[str]]:
 
 
 def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[LayerRow]:
-    """A row a layer, then the average and the head.
+    """One row per layer, then the average and the head.
 
     Raises:
         UserError: a row cannot be built.
@@ -110,7 +110,7 @@ def table_lines(facts: "ModelFacts", image_size: int) -> list[str]:
     ]
     lines.insert(1, "-" * len(lines[0]))
     megabyte, floats = 2**20, 4
-    # Of each layer the outputs of convolution, norm and activation, forward and backward; of others one output.
+    # A layer with norm has three outputs (convolution, norm, activation), other rows one; each forward and backward.
     values = sum(
         2 * (3 if row.has_norm else 1) * row.channels * row.size**2 for row in facts.table if row.name != "head"
     )
@@ -144,7 +144,7 @@ def model_facts(config: ModelConfig, images: ImageFacts) -> ModelFacts:
 
 
 def describe(layer: LayerConfig) -> str:
-    """`3x3 separable, dilation 2, +2`: what the row does, defaults left out; +2 is a residual path over two layers."""
+    """What the row does, without defaults, as `3x3 separable, dilation 2, +2`; +2: a residual path over two layers."""
     parts = [f"{layer.kernel_size}x{layer.kernel_size}" + (" separable" if layer.separable else "")]
     parts += [
         f"{word} {value}"

@@ -1,8 +1,8 @@
-"""The convolution of all networks here: nn.Conv2d, computed in the form that a processor's library does fast.
+"""The convolution of all networks here: nn.Conv2d, computed in a form for which the processor's library is fast.
 
-oneDNN, which computes on CPUs, has fast kernels for ordinary convolutions only. Dilated and strided at once, depthwise
-and dilated, in bfloat16 depthwise and strided or above 3 x 3: these fall back to kernels 5 to 100 times slower, above
-all in the backward pass. Each has an ordinary convolution that gives the same numbers; GPUs get the plain form.
+oneDNN, which computes on CPUs, has fast kernels for ordinary convolutions only. Dilated and strided, depthwise and
+dilated, and in bfloat16 also depthwise strided or larger than 3 x 3: these convolutions fall back to kernels 5 to 100
+times slower, above all in the backward pass. An ordinary convolution gives the same numbers; GPUs get the plain form.
 """
 
 from typing import Any
@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-CHUNK = 64 * 16 * 16  # pixels whose weight gradient is taken at once: all of a batch of 128 leave the cache
+CHUNK = 64 * 16 * 16  # pixels per call for the weight gradient: a whole batch of 128 would exceed the cache
 
 
 class Convolution(nn.Conv2d):
     """A square nn.Conv2d without bias, padded with zeros: (B, in_channels, H, W) -> (B, out_channels, H', W').
 
-    Autocast leaves it alone where `in_float32` is set (see precision.py).
+    If `in_float32` is set, autocast does not apply to this layer (see precision.py).
     """
 
     in_float32 = False
@@ -65,7 +65,7 @@ class Convolution(nn.Conv2d):
         return torch.conv2d(images, weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def _of_every_nth_pixel(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Where the dilation is a multiple of the stride, only every n-th row and column is ever read."""
+        """If the dilation is a multiple of the stride n, only every n-th row and column is read."""
         stride, padding = self.stride[0], self.padding[0]
         dilation = self.dilation[0] // stride if self.kernel_size[0] > 1 else 1
         new_padding = -(-int(padding) // stride)
@@ -75,7 +75,7 @@ class Convolution(nn.Conv2d):
         return _cropped(out, self._output_size(images.shape[2]), self._output_size(images.shape[3]))
 
     def _by_phases(self, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """A dilation of d is an ordinary convolution of each of the d x d images made of every d-th pixel.
+        """A convolution of dilation d is an ordinary one on each of the d x d images made of every d-th pixel.
 
         All permutations go over (B, H, W, C), so that gradients stay channels last.
         """
@@ -98,10 +98,10 @@ class Convolution(nn.Conv2d):
 
 
 class LargeDepthwise(torch.autograd.Function):
-    """A depthwise convolution with a kernel above 3 x 3, whose weight gradient is put together of 3 x 3 ones.
+    """A depthwise convolution with a kernel above 3 x 3, whose weight gradient is assembled from 3 x 3 ones.
 
-    Tap (i, j) of the kernel sees the images shifted by (i, j); so nine neighbouring taps are a 3 x 3 kernel on shifted
-    images, for whose gradient oneDNN has a fast kernel.
+    Tap (i, j) of the kernel sees the images shifted by (i, j), so nine neighbouring taps are a 3 x 3 kernel on shifted
+    images. oneDNN computes the gradient of a 3 x 3 kernel fast.
     """
 
     @staticmethod
@@ -133,7 +133,7 @@ class LargeDepthwise(torch.autograd.Function):
 def _gradient(
     gradient: torch.Tensor, images: torch.Tensor, weight: torch.Tensor, *, padding: int, which: int
 ) -> torch.Tensor:
-    """That of the images (0) or of the weight (1) of an ordinary depthwise convolution."""
+    """The gradient of the images (which=0) or of the weight (which=1) of an ordinary depthwise convolution."""
     where = ([1, 1], [padding, padding], [1, 1], False, [0, 0], len(weight))
     mask = [which == 0, which == 1, False]
     out: torch.Tensor = torch.ops.aten.convolution_backward(gradient, images, weight, None, *where, mask)[which]

@@ -1,4 +1,4 @@
-"""bfloat16 that can be trusted: a convolution whose gradient the processor's library gets wrong is kept in float32.
+"""Keeps in float32 each convolution whose bfloat16 gradient the processor's library gets wrong.
 
 Why: torch 2.15 (oneDNN) on processors with AVX512-BF16 gives wrong weight gradients, some of them from memory that was
 never written, for padded dilated convolutions of 24, 40, 56 or 72 channels on 32 x 32 images. Nothing warns: such a
@@ -21,7 +21,7 @@ TRIAL_IMAGES = 2  # the fault shows with any batch size
 
 
 def guard_bfloat16(model: nn.Module, image_size: int, compute: Compute) -> list[str]:
-    """Tries each convolution at its own size; those that bfloat16 gets wrong stay in float32. Returns their names."""
+    """Tries each convolution at its own size; returns the names of those whose gradient is wrong: they stay float32."""
     if compute.device.type != "cpu" or compute.precision != torch.bfloat16:
         return []
     kept = []
@@ -58,7 +58,7 @@ def gradient_error(convolution: Convolution, size: int) -> float:
     """Largest relative error of the bfloat16 gradients against the float32 ones of the same rounded numbers.
 
     Args:
-        size: pixels of the input. Random numbers come from a generator of its own, so no stream of the run moves.
+        size: pixels on a side of the input. A local generator draws the numbers, so no stream of the run advances.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (TRIAL_IMAGES, convolution.in_channels, size, size)

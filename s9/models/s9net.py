@@ -15,19 +15,19 @@ from s9.system.compute import Compute
 from s9.system.errors import UserError
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-WHITENING_PIXELS = 1000 * 32 * 32  # of train: about as many patches, more change little
+WHITENING_PIXELS = 1000 * 32 * 32  # pixels of train, which give about as many patches; more change little
 
 
 def padding_of(layer: LayerConfig) -> int:
-    """Pixels on each side; by default what keeps the size at stride 1."""
+    """The padding in pixels on each side; by default the one that keeps the size at stride 1."""
     return layer.dilation * (layer.kernel_size - 1) // 2 if layer.padding is None else layer.padding
 
 
 def rows(config: ModelConfig) -> Iterator[tuple[str, LayerConfig]]:
-    """(`C1.conv1`, layer) for each layer, in order. Without a head the last one's channels are None: one a class.
+    """(`C1.conv1`, layer) for each layer, in order. Without a head, the last layer's channels are None: one per class.
 
     Raises:
-        UserError: a row whose channels are null elsewhere.
+        UserError: the channels of another row are null.
     """
     named = [(f"{block}.{name}", layer) for block, layers in config.blocks.items() for name, layer in layers.items()]
     for position, (name, layer) in enumerate(named, start=1):
@@ -49,7 +49,7 @@ def _convolution(row: LayerConfig, in_channels: int, channels: int, groups: int)
 class Layer(nn.Module):
     """Convolution, batch norm, activation, 2-d dropout. (B, in_channels, H, W) -> (B, channels, H', W').
 
-    `last` layers without a head give the logits' maps: a convolution and nothing else.
+    With `last`, for the last layer of a network without a head, a convolution alone gives one map per class.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class S9Net(nn.Module):
     """images (B, 3, H, W) -> logits (B, num_classes), for images of the size and classes that `facts` name.
 
     Raises:
-        UserError: names the row that cannot be built, as a group count that does not divide, an image that shrinks to
-            nothing, or a residual path between different shapes.
+        UserError: names the row that cannot be built: a group count does not divide the channels, the image shrinks to
+            nothing, or a residual path joins different shapes.
     """
 
     def __init__(self, config: ModelConfig, facts: ImageFacts):
         super().__init__()
         named = list(rows(config))
-        shapes = [(3, facts.image_size)]  # what comes into each layer: channels, pixels
+        shapes = [(3, facts.image_size)]  # the input of each layer: channels, pixels on a side
         self.layers = nn.ModuleDict()
         for name, layer in named:
             last = layer.channels is None
@@ -91,7 +91,7 @@ class S9Net(nn.Module):
                 layer, shapes[-1][0], out[0], activation=config.activation, dropout=dropout, last=last
             )
             shapes.append(out)
-        self.sizes = [size for _, size in shapes[1:]]  # pixels on a side of what each layer gives
+        self.sizes = [size for _, size in shapes[1:]]  # of each layer's output, pixels on a side
         self.residuals = [layer.residual for _, layer in named]
         self.head = nn.Linear(shapes[-1][0], facts.num_classes) if config.head else nn.Identity()
         self.to(memory_format=torch.channels_last)
@@ -107,7 +107,7 @@ class S9Net(nn.Module):
 
 
 def build_model(config: ModelConfig, data: ImageSet) -> S9Net:
-    """The network for these images; its first layer started from train where the configuration asks for that.
+    """The network for these images; with `whiten`, its first layer starts as a whitening of training patches.
 
     Raises:
         UserError: names the row that cannot be built.
@@ -122,7 +122,7 @@ def build_model(config: ModelConfig, data: ImageSet) -> S9Net:
 
 
 def refuse_single_values(model: S9Net, batch_size: int) -> None:
-    """Raises UserError where a batch norm would see one value a channel, of which there is no variance."""
+    """Raises UserError if a batch norm would see one value per channel, which has no variance."""
     for (name, layer), size in zip(model.layers.items(), model.sizes, strict=True):
         if batch_size * size**2 == 1 and isinstance(layer.norm, nn.BatchNorm2d):
             raise UserError(
@@ -132,7 +132,7 @@ def refuse_single_values(model: S9Net, batch_size: int) -> None:
 
 
 def layer_output(key: str, layer: LayerConfig, shapes: list[tuple[int, int]], num_classes: int) -> tuple[int, int]:
-    """(channels, pixels) that come out of `layer`, given what came into it and into the layers before it.
+    """(channels, pixels) of the output of `layer`; `shapes`: the inputs of the layers up to this one.
 
     Raises:
         UserError: the row cannot be built.

@@ -46,7 +46,7 @@ class Watched(Watch):
         return self.interrupts.received is not None or self.checkpoints.due()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
     """A run that is under way, as rank 0 sees it."""
 

@@ -56,7 +56,8 @@ def train(
         if not resumed:
             folder.write_identity(identity_of(config))
         with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
-            return Run(config, folder, ranks, status, interrupts, resumed).whole()
+            run = Run(config=config, folder=folder, ranks=ranks, status=status, interrupts=interrupts, resumed=resumed)
+            return run.whole()
     except Interrupted as stop:
         status.end("interrupted", reason=str(stop))
         raise

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, signals, and the machine under a run."""
+"""What all other packages of s9 use: errors, files, signals, and the machine under a run."""

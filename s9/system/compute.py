@@ -1,4 +1,4 @@
-"""Where and in which precision a network computes: picked once by each door, then handed on."""
+"""The device and precision of a network: picked once by each command, then passed on."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Channels = tuple[float, ...]  # (3,) of RGB in [0, 1]
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and the dtype of autocast on it; float32 means none."""
+    """A device and its autocast dtype; float32 means no autocast."""
 
     device: torch.device
     precision: torch.dtype
@@ -36,23 +36,23 @@ class Compute:
 
 @lru_cache(maxsize=8)  # so that no step copies anything from the host
 def _shift_and_scale(mean: Channels, std: Channels, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, 3, 1, 1) each, in grey levels."""
+    """The mean and 1 / std, (1, 3, 1, 1) each, in grey levels from 0 to 255."""
     shift, spread = (torch.tensor(values, device=device).view(1, 3, 1, 1).mul_(255) for values in (mean, std))
     return shift, spread.reciprocal_()
 
 
 def pick_compute(device: str, precision: str, key: str = "trainer.precision") -> Compute:
-    """What `trainer.device` and `trainer.precision` mean on this machine. key: what the user knows `precision` by.
+    """What `trainer.device` and `trainer.precision` mean on this machine. key: the key that set `precision`.
 
     Raises:
-        UserError: the device is not here, or lacks bfloat16 where that was asked for.
+        UserError: the machine lacks the device, or the device lacks the bfloat16 that was asked for.
     """
     picked = pick_device(device)
     return Compute(picked, pick_precision(precision, picked, key))
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first of cuda, mps, cpu that is there.
+    """The device of this name; `auto` is the first of cuda, mps, cpu that this machine has.
 
     Raises:
         UserError: the device is not on this machine.
@@ -74,16 +74,16 @@ def has_real_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # Arm processors: torch has no such question, so float32 is the safe answer.
+        # torch cannot tell for Arm processors, so the safe answer is no: float32.
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return False
 
 
 def pick_precision(name: str, device: torch.device, key: str = "trainer.precision") -> torch.dtype:
-    """The dtype of autocast: float32 means none. `key` is what the user knows `name` by.
+    """The autocast dtype; float32 means no autocast. `key`: the key that set `name`.
 
     Raises:
-        UserError: bfloat16 was asked for where the device lacks it.
+        UserError: bfloat16 was asked for, and the device lacks it.
     """
     real = has_real_bfloat16(device)
     if name == "auto":

@@ -1,4 +1,4 @@
-"""What a person can mend, said in one line; imports nothing of s9."""
+"""Errors that the user can mend, each in one line; imports nothing of s9."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,14 +1,14 @@
-"""Files that a reader finds whole or not at all, whatever happens to the machine while they are written."""
+"""Atomic writes: a reader finds a file complete or not at all, whatever happens to the machine meanwhile."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Replaces `path` in one step: written beside it, flushed to the disk, renamed, and the folder flushed too.
+    """Replaces `path` in one step: writes a temporary file, flushes it to disk, renames it, flushes the folder.
 
     Raises:
-        OSError: `path` is as it was.
+        OSError: the write failed, and `path` is unchanged.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -19,7 +19,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None  # a write does not name its file
+        raise OSError(error.errno, error.strerror, str(path)) from None  # an error of write() does not name the file
     except BaseException:  # a signal
         part.unlink(missing_ok=True)
         raise

@@ -1,10 +1,10 @@
 """Signals that ask a run to stop: SIGINT (Ctrl-C), SIGTERM, SIGUSR1, which SLURM sends before it kills, and SIGHUP.
 
-While training they are noted, so that the step can end and be saved; at all other times, and where the step takes too
-long, they end the run at once: the checkpoint before is whole. A second Ctrl-C never waits.
+While training, signals are only noted, so that the step can end and be saved. At all other times, and if the step takes
+too long, they end the run at once; the previous checkpoint is complete. A second Ctrl-C never waits.
 
-Python answers signals between its own instructions only. Where the main thread is deep in a library, as when it waits
-for another rank, a thread beside ends the process in time.
+Python handles signals only between its own instructions. If the main thread is inside a library, for example waiting
+for another rank, a watcher thread ends the process in time.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ SIGNALS = tuple(
 )  # not on Windows
 ALARM = getattr(signal, "SIGALRM", None)  # not on Windows
 EXIT_WITHIN_S = 4.5  # after the signal; a scheduler or a person may wait for no more than five
-STEP_WITHIN_S = 2.0  # of these, what the step that is under way gets to end
+STEP_WITHIN_S = 2.0  # of these, the time that the current step gets to end
 
 
 class Interrupted(BaseException):
@@ -37,11 +37,11 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Listens from `with` on; the handlers that were there before come back at its end.
+    """Listens inside a `with` block, whose end restores the previous handlers.
 
     Args:
-        end: ends the process with an exit code, where a signal could not be answered in time; a door's `leave`. In a
-            process that others rely on (a worker of joblib or ray) nothing does, and the process lives on.
+        end: ends the process with an exit code if a signal could not be handled in time; `leave` for a command. None
+            in a process that others rely on (a worker of joblib or ray), which then lives on.
     """
 
     def __init__(self, end: Callable[[int], NoReturn] | None = None) -> None:
@@ -50,14 +50,14 @@ class Interrupts:
         self.at = 0.0
         self.noting = False
         self.before: dict[int, Any] = {}
-        self.last_words: Callable[[int], object] = lambda _: None  # where the thread beside has to end the process
+        self.last_words: Callable[[int], object] = lambda _: None  # called if the watcher thread must end the process
 
     def __reduce__(self) -> tuple[type["Interrupts"], tuple[()]]:
-        return Interrupts, ()  # in another process, another one
+        return Interrupts, ()  # another process gets a new one
 
     @property
     def of_a_door(self) -> bool:
-        """Whether the process ends with what is interrupted."""
+        """Whether the process ends when its run is interrupted."""
         return self.end is not None
 
     def __enter__(self) -> "Interrupts":
@@ -81,7 +81,7 @@ class Interrupts:
             os.close(self.wakeup)  # ends the thread
 
     def _watch(self, arrivals: int) -> None:
-        """Ends the process where the main thread has not done so in time. `arrivals`: a byte for each signal."""
+        """Ends the process if the main thread has not ended it in time. `arrivals`: one byte per signal."""
         first = 0
         while True:
             late = not select.select([arrivals], [], [], self.seconds_left() if first else None)[0]
@@ -118,7 +118,7 @@ class Interrupts:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Inside, a signal is only noted; look at `received`."""
+        """Inside the `with` block, a signal is only noted, in `received`."""
         self.noting = True
         try:
             yield
@@ -126,27 +126,27 @@ class Interrupts:
             self.noting = False
 
     def stop_if_received(self) -> None:
-        """Raises Interrupted where a signal has come."""
+        """Raises Interrupted if a signal has come."""
         if self.received is not None:
             self._set_alarm(0)
             raise Interrupted(self.received)
 
     def seconds_left(self) -> float:
-        """Before the process has to be gone."""
+        """The seconds until the process must have ended."""
         return max(0.1, self.at + EXIT_WITHIN_S - time.monotonic())
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Processes that are started inside take no notice of SIGNALS, from their first instant on.
+    """Processes started inside the `with` block ignore SIGNALS from their first instant on.
 
-    A signal to the whole group is the run's own affair: without its workers it could not end the step and save.
+    Only the run itself handles a signal to the process group: without its workers it could not end the step and save.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what a process blocks, those it starts block too
-    multiprocessing.resource_tracker.ensure_running()  # python starts it with some of them, and then unblocks signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # child processes inherit the blocked signals
+    multiprocessing.resource_tracker.ensure_running()  # else python starts it with a process, then unblocks signals
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How this process uses memory and cores: what the C library and OpenMP are told before torch computes anything."""
+"""How this process uses memory and cores: settings of the C library and OpenMP, made before torch computes anything."""
 
 import contextlib
 import ctypes
@@ -6,23 +6,23 @@ import os
 import time
 from pathlib import Path
 
-RUNNING = Path("/proc/loadavg")  # its fourth field: threads that run now, of all there are
-LOOKS, BETWEEN_S = 5, 0.004  # at what else runs; a program that is busy runs at each of them
+RUNNING = Path("/proc/loadavg")  # fourth field: threads that run now / all threads
+LOOKS, BETWEEN_S = 5, 0.004  # looks at the running threads; a busy program runs at each look
 
 
 def share_cores() -> None:
-    """Lets OpenMP's threads sleep while they wait, where other programs keep cores busy that they would compute on.
+    """Lets waiting OpenMP threads sleep if other programs keep busy the cores that these threads would compute on.
 
-    A step has hundreds of parallel parts, each as slow as its slowest thread. By default a thread that waits spins
-    for a while; beside a busy program it holds the core that the thread it waits for needs. On idle cores spinning is
-    faster. The numbers are the same either way. What the environment says of waiting holds.
+    A step has hundreds of parallel parts, each as slow as its slowest thread. By default a waiting thread spins for a
+    while; if a program is busy, it thereby holds the core that the slowest thread needs. On idle cores spinning is
+    faster. The results are the same either way. Settings for waiting in the environment take precedence.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and others_are_busy():
         os.environ["GOMP_SPINCOUNT"] = "0"
 
 
 def others_are_busy() -> bool:
-    """Whether more other threads run, at each of a few looks, than there are cores that this process does not use."""
+    """Whether, at each of a few looks, more other threads run than there are cores that this process may not use."""
     for look in range(LOOKS):
         try:
             running = int(RUNNING.read_text().split()[3].partition("/")[0])
@@ -36,17 +36,17 @@ def others_are_busy() -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which in a container or a job are fewer than the machine has."""
+    """The number of cores that this process may use; in a container or a job, fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep the memory that tensors give back, where it is glibc.
+    """Lets the C library, if it is glibc, keep the memory that tensors free.
 
-    By default it returns large blocks to the kernel and faults them in again: thousands of pages in every training step
-    on a CPU, a tenth of its time.
+    By default glibc returns large blocks to the kernel and faults them in again: thousands of pages in every training
+    step on a CPU, a tenth of the step's time.
     """
     trim_threshold, mmap_threshold = -1, -3  # of mallopt in malloc.h
     with contextlib.suppress(OSError, AttributeError):  # another C library

@@ -28,7 +28,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def processor_name() -> str:
-    """`AMD EPYC, 2 cores`, from the kernel where it says so."""
+    """A name such as `AMD EPYC, 2 cores`, from the kernel if it gives one."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -38,7 +38,7 @@ def processor_name() -> str:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What a number needs beside it to be believed later: processor, device, versions, commit."""
+    """What must be stored with a number so that it can be judged later: processor, device, versions, commit."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -57,17 +57,17 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def describe_arithmetic(compute: Compute) -> dict[str, Any]:
-    """What numbers are rounded by, beside the machine itself; asked when the number of threads is settled."""
+    """Precision and threads, on which rounding depends besides the machine; call it when the threads are set."""
     return {"precision": compute.precision_name, "threads": torch.get_num_threads()}
 
 
 @cache  # a run asks twice, and git takes a while
 def git_state() -> dict[str, Any]:
-    """Which source this is: the commit, and whether the tree differs from it; else the installed wheel.
+    """The source of s9 that runs: the commit, and whether the tree differs from it; else the installed wheel.
 
-    The commit counts only where git knows this file: s9 may be installed inside another project's repository, whose
-    commit says nothing of it. `wheel` is the version and the sha256 of the wheel's RECORD, which lists the sha256 of
-    every file; None where there is neither.
+    The commit counts only if git knows this file: s9 may be installed inside another project's repository, whose
+    commit says nothing about s9. `wheel` is the version and the sha256 of the wheel's RECORD, which lists the sha256
+    of every file; None if s9 was not imported from an installed wheel.
     """
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is not None:
         return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}

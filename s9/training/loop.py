@@ -136,13 +136,22 @@ def fit(
     ranks = ranks or Ranks()
     forward = ranks.wrapped(learner.model)
     forward = compiled(forward, compute.device) if settings.trainer.compile else forward
-    training = _Training(learner, batches, data, compute, settings, ranks, watch or Watch(), forward)
+    training = _Training(
+        learner=learner,
+        batches=batches,
+        data=data,
+        compute=compute,
+        settings=settings,
+        ranks=ranks,
+        watch=watch or Watch(),
+        forward=forward,
+    )
     position = start or Position()
     while position.epoch <= settings.trainer.epochs:
         position = yield from training.epoch(position)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Training:
     """What `fit` was given; forward: the model as it is wrapped and compiled."""
 

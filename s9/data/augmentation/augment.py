@@ -1,4 +1,4 @@
-"""The augmentation of a run: one description in conf/aug, done by one of two backends."""
+"""The augmentation of a run: one description in conf/aug, executed by one of two backends."""
 
 from typing import TYPE_CHECKING, Any, Union
 
@@ -15,7 +15,7 @@ Augment = Union[BatchAugment, "ImageAugment"]
 
 
 def build_augment(config: AugConfig, facts: ImageFacts, seed: int) -> Augment:
-    """The augmentation by its backend.
+    """The augmentation that `config` describes, built for its backend.
 
     Raises:
         UserError: a transform refuses its arguments, or changes the size of the images.
@@ -28,7 +28,7 @@ def build_augment(config: AugConfig, facts: ImageFacts, seed: int) -> Augment:
 
 
 def built_transforms(config: AugConfig, fill: Any) -> dict[str, Any]:
-    """The backend's own objects by name; `fill` takes the place of `fill: mean`. Built to judge them before a run.
+    """The backend's transform objects by name, built to check them before a run; `fill` replaces `fill: mean`.
 
     Raises:
         UserError: a transform does not exist for the backend, or refuses its arguments.

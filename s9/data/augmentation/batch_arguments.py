@@ -1,4 +1,4 @@
-"""The arguments of batch transforms: intervals and colours as albumentations writes them, checked and drawn from."""
+"""The arguments of batch transforms: intervals and colours as albumentations writes them, checked and sampled."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Fill = float | tuple[float, ...]
 
 
 def real(uniform: torch.Tensor, limits: Interval) -> torch.Tensor:
-    """Uniform in the range."""
+    """Maps uniform numbers in [0, 1) to the range `limits`."""
     low, high = limits
     return uniform * (high - low) + low
 
@@ -42,7 +42,7 @@ def _constant(channels: tuple[float, ...], dtype: torch.dtype, device: torch.dev
 
 @lru_cache(maxsize=32)
 def padded_index(size: int, before: int, after: int, *, mode: str, device: torch.device) -> torch.Tensor:
-    """int64 (before + size + after,): which of `size` pixels each pixel of a padded side shows; mode: numpy's name."""
+    """int64 (before + size + after,): for each pixel of a padded side its source, of `size`; mode: numpy.pad's name."""
     return torch.from_numpy(np.pad(np.arange(size), (before, after), mode=mode)).to(device)  # type: ignore[call-overload]
 
 
@@ -54,7 +54,7 @@ def colour_of(name: str, fill: Any) -> tuple[float, ...]:
 
 
 def interval(name: str, value: Any) -> Interval:
-    """A pair as it is; a single number is a range of that number alone."""
+    """A pair in rising order; a single number v becomes (v, v)."""
     pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
     numbers = len(pair) == 2 and all(isinstance(v, int | float) and math.isfinite(v) for v in pair)
     need(name, value, numbers, "a number or a pair of numbers")
@@ -73,12 +73,12 @@ def pixels(name: str, value: Any) -> None:
 
 
 def symmetric(name: str, value: Any) -> Interval:
-    """A pair as it is; a single number is the range around 0."""
+    """A pair in rising order; a single number v becomes (-|v|, |v|)."""
     return interval(name, (-value, value) if isinstance(value, int | float) else value)
 
 
 def both_axes(name: str, value: Any, otherwise: float) -> tuple[Interval, Interval]:
-    """Intervals of x and y; None and what a mapping leaves out are `otherwise`."""
+    """The intervals of x and of y; an axis that is None, or missing in a mapping, gets `otherwise`."""
     if not isinstance(value, Mapping):
         value = {"x": value, "y": value}
     need(name, value, set(value) <= {"x", "y"} and value, "a mapping of x and y")

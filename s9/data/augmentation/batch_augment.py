@@ -1,7 +1,7 @@
-"""Augmentation of whole batches of tensors, where the images live: the same conf/aug/*.yaml without albumentations.
+"""Augmentation of whole batches on the device that holds them: the same conf/aug/*.yaml, without albumentations.
 
-What image i gets in epoch e is a function of (seed, e, i) and of the transform's name alone: the uniform numbers of an
-epoch are one table a transform, made on the host once an epoch and the same for every device and batch size.
+What image i gets in epoch e is a function of (seed, e, i) and of the transform's name alone: the host draws one table
+of uniform numbers per transform and epoch, the same for every device and batch size.
 """
 
 from dataclasses import replace
@@ -26,13 +26,13 @@ KNOWN = {  # by albumentations' name
 }
 INSTEAD = "aug.backend=device cannot do this; aug.backend=albumentations with data.loader=workers may"
 
-Draws = list[torch.Tensor]  # float32 (N, 1 + draws) a transform, in [0, 1)
+Draws = list[torch.Tensor]  # one table per transform: float32 (N, 1 + draws), in [0, 1)
 
 
 class BatchAugment:
     """Turns uint8 images (B, 3, H, W) into augmented ones of the same type and shape, on any device.
 
-    The mean colour of `facts` stands in for `fill: mean`, rounded to whole grey levels.
+    The mean colour of `facts`, rounded to whole grey levels, replaces `fill: mean`.
 
     Raises:
         UserError: a transform has no form for batches, refuses its arguments, or changes the size of the images.
@@ -64,7 +64,7 @@ class BatchAugment:
         return [torch.from_numpy(table).to(device, non_blocking=True) for table in tables]
 
     def __call__(self, images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.Tensor:
-        """Augments images (B, 3, H, W), which are numbers `index` (B,) of the split. May write into `images`."""
+        """Augments images (B, 3, H, W), whose positions in the split are `index` (B,). May write into `images`."""
         for transform, table in zip(self.transforms.values(), draws, strict=True):
             images = transform(images, table.index_select(0, index))
         return images
@@ -81,15 +81,15 @@ def build_batch_transform(name: str, transform: dict[str, Any], fill: Any) -> Ba
     """The batched form of one albumentations transform, or a BatchTransform of the user's own.
 
     Args:
-        fill: takes the place of `fill: mean`.
+        fill: replaces `fill: mean`.
 
     Raises:
-        UserError: there is none, or it lacks or refuses an argument.
+        UserError: the transform has no batched form, or lacks or refuses an argument.
     """
     key, target = f"aug.transforms.{name}", str(transform["_target_"])
     if target.startswith("albumentations."):
         if target.rpartition(".")[2] not in KNOWN or target.count(".") > 1:
-            check_target(key, target, "aug")  # a name that nobody has is told so
+            check_target(key, target, "aug")  # raises if albumentations has no such name either
             raise UserError(f"{key}._target_={target}: {INSTEAD}")
         transform = {**transform, "_target_": KNOWN[target.rpartition(".")[2]]}
     try:

@@ -23,7 +23,7 @@ from s9.data.augmentation.batch_transform import BatchTransform
 
 @dataclass(frozen=True, kw_only=True)
 class ToGray(BatchTransform):
-    """Grey of the eye's weights (0.299, 0.587, 0.114), in all three channels; the fixed-point numbers of OpenCV."""
+    """Grey by the luma weights (0.299, 0.587, 0.114), in all three channels, with OpenCV's fixed-point constants."""
 
     def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         red, green, blue = images.int().unbind(1)
@@ -33,7 +33,7 @@ class ToGray(BatchTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomBrightnessContrast(BatchTransform):
-    """Every value times 1 + contrast, plus brightness of the full range."""
+    """Multiplies every value by 1 + contrast and adds 255 * brightness."""
 
     draws: ClassVar[int] = 2
     brightness_limit: Any = (-0.2, 0.2)
@@ -47,12 +47,12 @@ class RandomBrightnessContrast(BatchTransform):
         contrast = 1 + real(uniform[:, 0], symmetric("contrast_limit", self.contrast_limit))
         brightness = 255 * real(uniform[:, 1], symmetric("brightness_limit", self.brightness_limit))
         changed = images.float().mul_(contrast.view(-1, 1, 1, 1)).add_(brightness.view(-1, 1, 1, 1))
-        return changed.clamp_(0, 255).to(torch.uint8)  # cut off, not rounded, as albumentations does
+        return changed.clamp_(0, 255).to(torch.uint8)  # truncated, not rounded, as albumentations does
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoarseDropout(BatchTransform):
-    """Rectangular holes, every place inside the image as likely. Sizes in pixels, or in parts of the side below 1."""
+    """Rectangular holes, placed uniformly inside the image. Sizes are pixels, or below 1 fractions of the side."""
 
     num_holes_range: tuple[int, int] = (1, 2)
     hole_height_range: Interval = (0.1, 0.2)
@@ -75,7 +75,7 @@ class CoarseDropout(BatchTransform):
     def apply(self, images: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
         holes = integer(uniform[:, 0], *self.num_holes_range)
-        # Both sizes are read as pixels or as parts by the height's range, as albumentations does.
+        # The height's range decides whether both sizes are pixels or fractions, as in albumentations.
         in_pixels = self.hole_height_range[1] >= 1
         for name, side in (("hole_height_range", height), ("hole_width_range", width)):
             low = getattr(self, name)[0]
@@ -96,7 +96,7 @@ class Erasing(BatchTransform):
     """One rectangle of random area and shape. Zhong et al., "Random Erasing Data Augmentation", 2017.
 
     Args:
-        scale: area as a part of the image's. ratio: width / height.
+        scale: area as a fraction of the image's area. ratio: width / height.
     """
 
     draws: ClassVar[int] = 4

@@ -21,7 +21,7 @@ from s9.data.augmentation.batch_arguments import (
 from s9.data.augmentation.batch_transform import BatchTransform
 
 CONSTANT, REPLICATE, REFLECT, WRAP, REFLECT_101 = range(5)  # OpenCV's border modes
-PAD_MODES = {REPLICATE: "edge", REFLECT: "symmetric", WRAP: "wrap", REFLECT_101: "reflect"}  # numpy's names of them
+PAD_MODES = {REPLICATE: "edge", REFLECT: "symmetric", WRAP: "wrap", REFLECT_101: "reflect"}  # numpy.pad's names
 SAMPLE_MODES = {CONSTANT: "zeros", REPLICATE: "border", REFLECT: "reflection", REFLECT_101: "reflection"}  # torch's
 
 
@@ -66,7 +66,7 @@ class Pad(BatchTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop(BatchTransform):
-    """A window of height x width pixels, every place as likely."""
+    """A window of height x width pixels, placed uniformly."""
 
     draws: ClassVar[int] = 2
     height: int
@@ -91,10 +91,10 @@ class RandomCrop(BatchTransform):
 class Affine(BatchTransform):
     """Scales, rotates, shears and shifts, in this order, about the centre; bilinear.
 
-    A single number is a fixed value, a pair a range, and a mapping gives x and y apart. Shifts are whole pixels.
+    A single number is a fixed value, a pair is a range, and a mapping sets x and y separately. Shifts are whole pixels.
 
     Args:
-        rotate, shear: degrees. translate_percent: part of the side.
+        rotate, shear: degrees. translate_percent: fraction of the side.
         keep_ratio: the same scale for x and y.
     """
 
@@ -125,7 +125,7 @@ class Affine(BatchTransform):
         return self.warp(images, *self.matrices(uniform, images.shape[2], images.shape[3]))
 
     def matrices(self, uniform: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 7) -> matrices (B, 2, 2) and shifts (B, 2) in (x, y): a pixel at c + v goes to c + matrix v + shift."""
+        """(B, 7) -> matrices (B, 2, 2), shifts (B, 2) in (x, y): pixel c + v moves to c + matrix v + shift, c the centre."""
         u = uniform.T
         scale_x, scale_y = both_axes("scale", self.scale, 1)
         sx = real(u[0], scale_x)
@@ -148,15 +148,15 @@ class Affine(BatchTransform):
         return matrix, torch.stack(shifts, 1).to(matrix)
 
     def warp(self, images: torch.Tensor, matrices: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-        """Each image moved by its matrix and shift, as `matrices` gives them."""
+        """Moves each image by its matrix and shift, in the form that `matrices` returns."""
         batch, _, height, width = images.shape
-        inside = self.border_mode != REFLECT  # grid_sample's borders lie on the outer pixels' centres, or around them
+        inside = self.border_mode != REFLECT  # grid_sample's border: the outer pixels' centres, or their outer edges
         (a, b), (c, d) = matrices[:, 0].T, matrices[:, 1].T
         inverse = torch.stack([d, -b, -c, a], 1) / (a * d - b * c)[:, None]
         centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
         x = torch.arange(width, device=images.device) - centre_x - shifts[:, 0, None]
         y = torch.arange(height, device=images.device) - centre_y - shifts[:, 1, None]
-        # to grid_sample's units, in which the centre of the image is 0
+        # Converts to grid_sample's units, in which the centre of the image is 0.
         to_x, to_y = 2 / (width - inside), 2 / (height - inside)
         grid = torch.empty(batch, height, width, 2, device=images.device)
         torch.add(

@@ -1,7 +1,7 @@
-"""Augmentation by albumentations, image by image, with randomness keyed by (seed, epoch, index) instead of streamed.
+"""Augmentation by albumentations, image by image, with randomness keyed by (seed, epoch, index), not from a stream.
 
 albumentations does not seed worker processes, and its own seed gives every transform the same draws. Here each image
-gets a fresh generator, so that workers, resuming and reordering change nothing.
+gets a fresh generator, so that workers, resuming and reordering change no image.
 """
 
 from typing import Any
@@ -22,10 +22,10 @@ cv2.setNumThreads(0)  # threads for a 32 x 32 image cost more than they give, an
 class ImageAugment:
     """Turns a uint8 image (H, W, 3) into an augmented one of the same type and shape.
 
-    The mean colour of `facts` stands in for `fill: mean`, rounded to whole grey levels.
+    The mean colour of `facts`, rounded to whole grey levels, replaces `fill: mean`.
 
     Raises:
-        UserError: a transform refuses its arguments, or the set does not give uint8 images of the same shape.
+        UserError: a transform refuses its arguments, or the transforms do not return uint8 images of the same shape.
     """
 
     def __init__(self, config: AugConfig, facts: ImageFacts, seed: int):
@@ -61,12 +61,12 @@ class ImageAugment:
 
 
 def build_transform(name: str, transform: Any, fill: Any) -> Any:
-    """One albumentations transform; `fill` takes the place of `fill: mean`.
+    """One albumentations transform; `fill` replaces `fill: mean`.
 
-    Where a transform holds others, as OneOf and Sequential do, they are a list of such mappings under `transforms`.
+    A transform that contains others, as OneOf and Sequential do, lists their mappings under `transforms`.
 
     Raises:
-        UserError: the target is not allowed or no transform; albumentations refuses an argument.
+        UserError: the target is not allowed or is no transform, or albumentations refuses an argument.
     """
     key = f"aug.transforms.{name}"
     check_component(key, transform, "aug")

@@ -14,7 +14,7 @@ from s9.data import keys
 
 @dataclass(frozen=True)
 class Mixed:
-    """images (B, 3, H, W); `share` in [0, 1] of each is of its own label, the rest of its partner's, labels (B,)."""
+    """Mixed images (B, 3, H, W): the fraction `share` has the label of `labels` (B,), the rest that of `partners`."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -25,7 +25,7 @@ class Mixed:
 def mix(config: MixConfig, images: torch.Tensor, labels: torch.Tensor, key: tuple[int, int, int]) -> Mixed:
     """Mixes a batch with itself in reverse order; a function of key = (seed, epoch, batch) and of the batch.
 
-    Batches are shuffled, so reverse order is as random as any; the strength is the batch's, which needs no copy.
+    Batches are shuffled, so reverse order is as random as any. One share per batch needs no copy to the device.
     """
     if config.p > 0:
         generator = keys.mix_generator(*key)
@@ -37,7 +37,7 @@ def mix(config: MixConfig, images: torch.Tensor, labels: torch.Tensor, key: tupl
             height, width = images.shape[2:]
             top, bottom = _side(height, share, generator)
             left, right = _side(width, share, generator)
-            images = images.clone()  # keeps its memory format
+            images = images.clone()  # clone keeps the memory format
             images[:, :, top:bottom, left:right] = partner[:, :, top:bottom, left:right]
             share = 1 - (bottom - top) * (right - left) / (height * width)
             return Mixed(images, labels, labels.flip(0), share)
@@ -45,7 +45,7 @@ def mix(config: MixConfig, images: torch.Tensor, labels: torch.Tensor, key: tupl
 
 
 def _side(size: int, share: float, generator: np.random.Generator) -> tuple[int, int]:
-    """First and last pixel of the window: a centre anywhere, cut off at the border."""
+    """First pixel and end of the window, whose centre is uniform and which the image's border cuts off."""
     half = size * (1 - share) ** 0.5 / 2
     centre = generator.integers(0, size)
     return max(0, round(centre - half)), min(size, round(centre + half))

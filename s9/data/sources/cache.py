@@ -1,6 +1,6 @@
-"""Decoded data sets on disk, so that the second run starts at once: one folder of .npy files a data set, by its key.
+"""Decoded data sets on disk, so that the second run starts at once: one folder of .npy files per data set and key.
 
-They are mapped, not read: what is larger than memory can be trained on too (data.loader=workers).
+The files are memory-mapped, so a data set larger than memory can be trained on too (data.loader=workers).
 """
 
 import os
@@ -18,7 +18,7 @@ ANOTHER = "choose another folder with data.cache=<folder>, or with S9_CACHE=<fol
 
 
 def cache_folder(given: str | None) -> Path:
-    """The folder that `data.cache` names; null: the one that S9_CACHE names, else ~/.cache/s9.
+    """The folder of `data.cache`; if that is null, the folder of S9_CACHE, else ~/.cache/s9.
 
     Raises:
         UserError: the name begins with ~, and the user has no home folder.
@@ -31,16 +31,16 @@ def cache_folder(given: str | None) -> Path:
 
 
 def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[str, np.ndarray]:
-    """The arrays stored under `key` in `folder`, mapped into memory; writing to one changes nothing on disk.
+    """The arrays stored under `key` in `folder`, memory-mapped; writing to an array changes nothing on disk.
 
-    What is there whole is only read, without a lock: it may be another user's.
+    A complete data set is only read, without a lock, since it may belong to another user.
 
     Args:
-        make: writes <name>.npy files into the folder that it is given. Called once, also when several jobs ask at the
+        make: writes <name>.npy files into the folder that it is given. Called once, even if several jobs ask at the
             same time.
 
     Raises:
-        UserError: the folder cannot be made, written or read; what is stored is damaged.
+        UserError: the folder cannot be made, written or read, or a stored array is damaged.
     """
     whole = folder / key
     if not _exists(whole):
@@ -48,7 +48,7 @@ def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"data.cache={folder}: cannot be made a folder ({error.strerror}); {ANOTHER}") from None
-        part = folder / f"{key}.part"  # renamed when whole, so that a killed run leaves no half data set
+        part = folder / f"{key}.part"  # renamed when complete, so that a killed run leaves no half data set
         try:
             with FileLock(f"{whole}.lock"):
                 if not whole.exists():
@@ -79,7 +79,7 @@ class Stored(dict[str, np.ndarray]):
     """The arrays of one folder by name.
 
     Raises:
-        UserError: one is damaged, or the one asked for is missing.
+        UserError: an array is damaged, or the one asked for is missing.
     """
 
     def __init__(self, folder: Path):
@@ -106,6 +106,6 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """What a `make` does with arrays that are in memory anyway."""
+    """Writes arrays from memory to <name>.npy files, as the `make` of `cached_arrays` must."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

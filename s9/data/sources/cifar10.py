@@ -26,14 +26,14 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 # Of the original train files. The widely copied std (0.2023, 0.1994, 0.2010) is wrong.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-FACTS = ImageFacts("CIFAR-10", CLASS_NAMES, 32, MEAN, STD)
+FACTS = ImageFacts("CIFAR-10", CLASS_NAMES, 32, mean=MEAN, std=STD)
 
 
 def load_cifar10(config: Cifar10Config, seed: int) -> ImageSet:
-    """The original 50,000 and 10,000 images.
+    """The original 50,000 train and 10,000 test images.
 
     Raises:
-        UserError: says what is missing, where it was looked for and the ways on.
+        UserError: says what is missing, where it was looked for, and what to do instead.
     """
     cache = cache_folder(config.cache)
     arrays = cached_arrays(
@@ -42,7 +42,7 @@ def load_cifar10(config: Cifar10Config, seed: int) -> ImageSet:
     train = Split(arrays["train_images"], arrays["train_labels"])
     train, val = hold_out(train, config.val_size, seed)
     test = Split(arrays["test_images"], arrays["test_labels"])
-    contents = {  # the archive is one, and its md5 was checked
+    contents = {  # every class gets the archive's md5, which was checked
         split: {name: (int((of.labels == label).sum()), MD5) for label, name in enumerate(CLASS_NAMES)}
         for split, of in (("train", Split(arrays["train_images"], arrays["train_labels"])), ("test", test))
     }
@@ -54,7 +54,7 @@ def find_archive(config: Cifar10Config, cache: Path) -> Path:
     if config.archive is not None:
         return _given(config.archive)
     wanted = Wanted(cache / ARCHIVE, SIZE, MD5)
-    if wanted.is_here():  # without a lock, which may be another user's
+    if wanted.is_here():  # no lock: its file may be another user's
         return wanted.target
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{wanted.target}.lock"):
@@ -73,7 +73,7 @@ def _given(archive: str) -> Path:
     try:
         path = Path(archive).expanduser()
         found = md5_of(path) if path.is_file() else None
-    except (OSError, RuntimeError) as error:  # no right to read it; no home folder
+    except (OSError, RuntimeError) as error:  # no permission to read it, or no home folder
         raise UserError(f"data.archive={archive}: cannot be read ({error})") from None
     if found is None:
         raise UserError(f"data.archive={archive}: there is no such file")

@@ -1,7 +1,7 @@
-"""One image file, of any kind that Pillow reads as a still image, as uint8 RGB.
+"""Decodes one image file, of any kind that Pillow reads as a still image, to uint8 RGB.
 
-Of its metadata only the orientation counts. Pillow gives at most 8 bits a channel of a colour image; OpenCV reads those
-that have more.
+Of the metadata only the orientation is used. Pillow gives at most 8 bits per channel for colour images, so OpenCV reads
+the deeper ones.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _ENDINGS = {  # by Pillow's name of the format; the most frequent formats first,
     "PSD": ".psd",
     "DDS": ".dds",
 }
-_NEEDS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # that Pillow may have been built without
+_NEEDS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # which Pillow may have been built without
 _BUILT_WITH = {
     name for name in _NEEDS.values() if name in {**features.modules, **features.codecs} and features.check(name)
 }
@@ -49,7 +49,7 @@ _OTHERS = (
     " .pfm .fits .fit .dcm .nii .avifs .icns .sgi .rgb .bw .ras .xbm .xpm .im .fli .flc"
     " .cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .raw .pef .srw"
 )
-UNREADABLE = frozenset((" ".join(_ENDINGS.values()) + _OTHERS).split()) - READABLE  # images too
+UNREADABLE = frozenset((" ".join(_ENDINGS.values()) + _OTHERS).split()) - READABLE  # images that cannot be read here
 
 DIGEST_SIZE = 16  # bytes
 _TIFF_PIXELS = {  # tags that say how the pixels are stored
@@ -57,7 +57,7 @@ _TIFF_PIXELS = {  # tags that say how the pixels are stored
     *(*range(320, 326), 338, 339, 347, *range(512, 533)),
 }
 _ORIENTATION = 0x0112  # the tag of EXIF and TIFF
-_TURN = (_ORIENTATION, 3)  # a TIFF's tag, where it is a number
+_TURN = (_ORIENTATION, 3)  # (tag, type) in a TIFF; type 3 is a 16-bit number
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,7 +70,7 @@ _TURNS = {
 
 
 class Decoded(NamedTuple):
-    """pixels: uint8 (image_size, image_size, 3). greatest: value, of a file with more than 8 bits a channel."""
+    """pixels: uint8 (image_size, image_size, 3). greatest: highest value of a file with over 8 bits per channel."""
 
     pixels: np.ndarray
     digest: bytes  # of the file's content
@@ -79,9 +79,9 @@ class Decoded(NamedTuple):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps from the screen what Pillow warns of: metadata that it cannot read, large images (huge ones it refuses).
+    """Silences Pillow's warnings about unreadable metadata and large images (Pillow refuses huge ones).
 
-    Not for one thread alone: filters of warnings are the whole process's.
+    This affects all threads, since warning filters belong to the process.
     """
     pillow = logging.getLogger("PIL")
     level = pillow.level
@@ -95,10 +95,10 @@ def quiet() -> Iterator[None]:
 
 
 def decode_image(file: Path, image_size: int, bits: int = 16) -> Decoded:
-    """The image, scaled to a square; of an animation the first frame. Transparent parts become white.
+    """The image, scaled to a square; for an animation, the first frame. Transparent parts become white.
 
     Args:
-        bits: in use of the 16 that a channel of a deeper file has: 2 ** bits - 1 and what is greater become 255.
+        bits: bits in use, of the 16 per channel of a deeper file: values of 2 ** bits - 1 and above become 255.
 
     Raises:
         UserError: names the file that cannot be read.
@@ -112,7 +112,7 @@ def decode_image(file: Path, image_size: int, bits: int = 16) -> Decoded:
         image = image.convert("RGB")
         if image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    except Exception as error:  # of a damaged file a decoder may raise anything, struct.error and TypeError included
+    except Exception as error:  # for a damaged file a decoder may raise anything, struct.error and TypeError included
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its text names a buffer in memory
             reason = "its content is none that can be read here"
@@ -121,7 +121,7 @@ def decode_image(file: Path, image_size: int, bits: int = 16) -> Decoded:
 
 
 def _opened(content: bytes, bits: int) -> tuple[Image.Image, int | None]:
-    """The image as it is to be looked at, 8 bits a channel, and the greatest value where it had more."""
+    """The upright image with 8 bits per channel, and its highest value if the file has more bits."""
     image, orientation = _loaded(content)
     depth, greatest = _depth(content, image), None
     if 8 < depth <= 16:
@@ -134,7 +134,7 @@ def _opened(content: bytes, bits: int) -> tuple[Image.Image, int | None]:
 
 
 def _loaded(content: bytes) -> tuple[Image.Image, Any]:
-    """The image with its pixels, and the orientation of its EXIF. Metadata that stands in the way is left out."""
+    """The loaded image and its EXIF orientation; metadata that keeps the image from loading is left out."""
     try:
         return _load(content)
     except Exception as error:
@@ -147,7 +147,7 @@ def _loaded(content: bytes) -> tuple[Image.Image, Any]:
 def _load(content: bytes) -> tuple[Image.Image, Any]:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
-        if image.format == "TIFF":  # Pillow and OpenCV turn it as they read it
+        if image.format == "TIFF":  # Pillow and OpenCV apply a TIFF's orientation when they read it
             return image, 1
         try:
             return image, image.getexif().get(_ORIENTATION, 1)
@@ -156,14 +156,14 @@ def _load(content: bytes) -> tuple[Image.Image, Any]:
 
 
 def without_metadata(content: bytes) -> bytes:
-    """The file without what its pixels do not need; of kinds that have not been seen to need it, as it is."""
+    """The file without the parts that its pixels do not need; unchanged for formats in which none has caused errors."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return _bare_png(content)
     if content.startswith(b"\xff\xd8"):
         return _bare_jpeg(content)
     if content.startswith((b"II*\0", b"MM\0*")):
         return _bare_tiff(content)
-    if content[4:8] == b"ftyp":  # AVIF: its list of items calls the EXIF something else
+    if content[4:8] == b"ftyp":  # AVIF: renames the EXIF in the list of items
         return re.sub(rb"(infe.{8})Exif", rb"\1none", content, flags=re.DOTALL)
     return content
 
@@ -203,7 +203,7 @@ def _bare_tiff(content: bytes) -> bytes:
 
 
 def _depth(content: bytes, image: Image.Image) -> int:
-    """Bits a channel, of formats that can have more than 8; 32 also where their meaning is not plain."""
+    """Bits per channel, for formats that can have more than 8; 32 also for deep TIFFs that are not plainly unsigned."""
     match image.format:
         case "PNG":
             return content[24]
@@ -233,7 +233,7 @@ def _deep(content: bytes, image: Image.Image) -> np.ndarray:
         raise ValueError("more than 8 bits a channel, in a form that cannot be read here; save it with 8")
     if found.ndim == 3:
         found = cv2.cvtColor(found, cv2.COLOR_BGR2RGB if found.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    elif (clear := image.info.get("transparency")) is not None:  # a grey value; OpenCV sees to colours only
+    elif (clear := image.info.get("transparency")) is not None:  # a grey value; OpenCV handles only transparent colours
         found = np.stack([found, found, found, np.where(found == clear, 0, 65535).astype(np.uint16)], -1)
     deep: np.ndarray = found
     return deep
@@ -242,5 +242,5 @@ def _deep(content: bytes, image: Image.Image) -> np.ndarray:
 def _in_8_bits(deep: np.ndarray, bits: int) -> Image.Image:
     scaled = np.minimum(np.rint(deep * (255 / (2**bits - 1))), 255).astype(np.uint8)
     if deep.shape[2:] == (4,):
-        scaled[..., 3] = deep[..., 3] >> 8  # how opaque it is, of all 16 bits
+        scaled[..., 3] = deep[..., 3] >> 8  # the opacity uses all 16 bits
     return Image.fromarray(scaled)

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, brought to 3 x 32 x 32: a data set that needs no download."""
+"""scikit-learn's 1,797 handwritten digits, enlarged to 3 x 32 x 32: a data set that needs no download."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ TEST_SIZE = 360  # a fifth, fixed once for all so that seeds share one test spli
 
 def load_digits(config: DigitsConfig, seed: int) -> ImageSet:
     """The digits (grey levels 0 to 16, 8 x 8) as uint8 RGB of 32 x 32."""
-    import cv2  # these here: together a second to import, for this data set alone
+    import cv2  # imported here: together they take a second, and only this data set needs them
     from sklearn import datasets
     from sklearn.model_selection import train_test_split
 

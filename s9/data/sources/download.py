@@ -1,6 +1,6 @@
-"""One known file from several sources: resumed, left for the next where a source is slow or silent, judged by its md5.
+"""Downloads one known file from several sources: resumes, leaves slow or silent sources, and checks the md5.
 
-What has arrived is kept in `<target>.part` and only ever grows by what fits to it, until the md5 of the whole decides.
+Received bytes are kept in `<target>.part`, to which only fitting bytes are added until the md5 of the whole decides.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ class SlowError(OSError):
 
 
 class DisagreesError(ValueError):
-    """A source without ranges begins with other bytes than those that are here."""
+    """A source without ranges begins with other bytes than those received before."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The file as it must be: bytes and md5."""
+    """The file as it must be: its path, size in bytes, and md5."""
 
     target: Path
     size: int
@@ -59,10 +59,10 @@ def md5_of(path: Path) -> str:
 
 
 def download(urls: Sequence[str], wanted: Wanted) -> list[str]:
-    """Fetches the file from the first of the sources that gives it; else says why each did not.
+    """Fetches the file from the first source that delivers it; if none does, returns the reason for each.
 
-    A source slower than MIN_SPEED is left for the next; the last one only where an earlier one was faster. When all
-    have been tried, those that were left are tried again, the fastest first and without a limit.
+    A source slower than MIN_SPEED is left for the next, but the last source only if an earlier one was faster. When all
+    have been tried, the slow ones are tried again, the fastest first and without a limit.
     """
     reasons: list[str] = []
     slow: dict[str, float] = {}  # bytes/s by url
@@ -90,7 +90,7 @@ def download(urls: Sequence[str], wanted: Wanted) -> list[str]:
     for url in sorted(slow, key=lambda url: -slow[url]):
         if gives_it(url, 0):
             return []
-    for url in list(disagreeing):  # it may be the part that is wrong
+    for url in list(disagreeing):  # perhaps the part is wrong
         wanted.part.unlink(missing_ok=True)
         if gives_it(url, 0):
             return []
@@ -98,12 +98,12 @@ def download(urls: Sequence[str], wanted: Wanted) -> list[str]:
 
 
 def fetch(url: str, wanted: Wanted, min_speed: float = 0) -> None:
-    """Fetches the file from one source, from where an earlier attempt stopped; shows its progress.
+    """Fetches the file from one source, resuming an earlier attempt; shows its progress.
 
     Raises:
         OSError: the source cannot be reached, broke off, or is slower than `min_speed` in bytes/s; the part is kept.
-        ValueError: the source has another file; the part is as it was. Or the whole has another md5; it is removed.
-        UserError: what came cannot be written.
+        ValueError: the source has another file (the part is unchanged), or the md5 is wrong (the part is removed).
+        UserError: the received bytes cannot be written.
     """
     part = wanted.part
     have = part.stat().st_size if part.exists() else 0
@@ -124,7 +124,7 @@ def fetch(url: str, wanted: Wanted, min_speed: float = 0) -> None:
 
 
 def _refuse_another_file(response: http.client.HTTPResponse, have: int, size: int) -> None:
-    """By the headers, before a byte is taken."""
+    """Judges the source by its headers, before any byte is read."""
     if response.headers.get_content_type() == "text/html":
         raise ValueError("gives a page, not the file")
     if response.status == 206:
@@ -137,16 +137,16 @@ def _refuse_another_file(response: http.client.HTTPResponse, have: int, size: in
 
 
 def _receive(response: http.client.HTTPResponse, have: int, wanted: Wanted, min_speed: float) -> None:
-    """Adds to the part. A source without ranges begins at 0: what is here already must come again, and is not written.
+    """Appends to the part. A source without ranges begins at 0 and must first repeat the part, which is not rewritten.
 
-    Where a source does not say the length, what it sent counts only when it is as much as was wanted.
+    If a source does not tell the length, its bytes count only if they are exactly as many as wanted.
     """
     at = have if response.status == 206 else 0
     tells_length = response.headers.get("Content-Length") is not None
     progress = tqdm(total=wanted.size, initial=have, unit="B", unit_scale=True, desc=wanted.target.name)
     with _to_grow(wanted.part) as out, progress:
         begun, begun_at = time.monotonic(), at
-        while chunk := response.read1(1 << 16):  # not read(): it would wait for all of so many bytes
+        while chunk := response.read1(1 << 16):  # read() would wait for all 65,536 bytes
             known, at = chunk[: max(have - at, 0)], at + len(chunk)
             if known and out.read(len(known)) != known:
                 raise DisagreesError(f"begins with other bytes than those in {wanted.part}")
@@ -165,7 +165,7 @@ def _receive(response: http.client.HTTPResponse, have: int, wanted: Wanted, min_
 
 
 def _to_grow(part: Path) -> BinaryIO:
-    """Opened at its beginning, for reading and writing."""
+    """The part, opened at its beginning for reading and writing."""
     try:
         part.touch()
         return part.open("r+b")
@@ -174,7 +174,7 @@ def _to_grow(part: Path) -> BinaryIO:
 
 
 def _write(out: BinaryIO, chunk: bytes) -> None:
-    """At the end. A full disk is no fault of the source."""
+    """Appends to `out`; raises UserError, since a full disk is not the source's fault."""
     try:
         out.seek(0, os.SEEK_END)
         out.write(chunk)

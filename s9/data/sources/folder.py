@@ -1,4 +1,4 @@
-"""A user's own images: root/{train,val,test}/<class>/**, decoded once, kept in a cache of ours, never beside theirs."""
+"""A user's own images: root/{train,val,test}/<class>/**, decoded once, kept in s9's cache, never in the user's folder."""
 
 import hashlib
 import logging
@@ -17,13 +17,13 @@ from s9.system.errors import UserError
 
 log = logging.getLogger("s9")
 
-FORMAT = 2  # of what is stored; another number, and everything is decoded anew
+FORMAT = 2  # version of the stored arrays; with another number everything is decoded again
 
 
 def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     """The images under `data.root`, scaled to `data.image_size`; mean and std are those of train.
 
-    Lines of the log say which files were left out, which folder is val, and what became of more than 8 bits a channel.
+    The log says which files were left out, which folder is val, and how more than 8 bits per channel became 8.
 
     Raises:
         UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
@@ -54,7 +54,7 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
         unused = f"; data.val_size={config.val_size} is not used" if config.val_size else ""
         log.info(f"val: {len(val):,} images of {found.val}{unused}")
     contents = {split: _contents(found, split, arrays[f"{split}_digests"]) for split in found.splits}
-    facts = ImageFacts(_variant(root), found.class_names, config.image_size, mean, std, contents)
+    facts = ImageFacts(_variant(root), found.class_names, config.image_size, mean=mean, std=std, contents=contents)
     return ImageSet(facts, train, val, whole["test"])
 
 
@@ -64,7 +64,7 @@ def _variant(root: Path) -> str:
 
 
 def _key(root: Path, splits: dict[str, list[File]], image_size: int) -> str:
-    """Changes with any file's name, size or time, and with the image size."""
+    """The cache key; it changes with any file's name, size or modification time, and with the image size."""
     digest = hashlib.sha256(f"{FORMAT}\n{root}\n{image_size}\n".encode(errors="surrogateescape"))
     for split, files in splits.items():
         for file in files:
@@ -74,7 +74,7 @@ def _key(root: Path, splits: dict[str, list[File]], image_size: int) -> str:
 
 
 def _contents(found: FolderFiles, split: str, digests: np.ndarray) -> dict[str, tuple[int, str]]:
-    """Of each class the number of its images and a digest of their names and bytes; a copied folder has the same."""
+    """For each class the number of its images and a digest of their names and bytes; equal for a copied folder."""
     counts = [0] * len(found.class_names)
     of_class = [hashlib.sha256() for _ in found.class_names]
     content = digests.tobytes()
@@ -88,14 +88,14 @@ def _contents(found: FolderFiles, split: str, digests: np.ndarray) -> dict[str, 
 def _decode(splits: dict[str, list[File]], config: FolderConfig, to: Path) -> None:
     """Decodes straight into files, so that the folder may be larger than memory.
 
-    How many bits deep files use is known only when all are decoded, so those are decoded again where it is not 16.
+    The bits that deep files use are known only when all are decoded; if they are not 16, these files are decoded again.
     """
-    deep: list[tuple[int, int, int]] = []  # number of the split, of the file in it, its greatest value
+    deep: list[tuple[int, int, int]] = []  # (number of the split, number of the file in it, highest value)
     size = config.image_size
     with quiet(), ThreadPoolExecutor() as pool:
         for number, (split, files) in enumerate(splits.items()):
             digests = np.empty((len(files), DIGEST_SIZE), np.uint8)
-            with (to / f"{split}_images.npy").open("wb") as out:  # written: on a full disk a mapped page kills
+            with (to / f"{split}_images.npy").open("wb") as out:  # not mapped: a full disk would kill the process
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
                 np.lib.format.write_array_header_1_0(out, header)
                 for start in range(0, len(files), CHUNK):
@@ -118,7 +118,7 @@ def _decode(splits: dict[str, list[File]], config: FolderConfig, to: Path) -> No
 
 
 def _bits_in_use(deep: list[tuple[int, int, int]]) -> int:
-    """At least 8. By train, which is the first split, as mean and std are; by the others where train has none."""
+    """The bits in use, at least 8: those of train (split 0), as for mean and std; without deep files there, of all."""
     of_train = [greatest for number, _, greatest in deep if number == 0]
     return max(8, max(of_train or [greatest for *_, greatest in deep]).bit_length())
 

@@ -1,4 +1,4 @@
-"""Which files of a user's folder are images of which class and split, and how many others there are, by kind."""
+"""Finds the images of a user's folder, by split and class, and counts the other files by kind."""
 
 import os
 import stat
@@ -11,12 +11,12 @@ from typing import NamedTuple
 from s9.data.sources.decode import READABLE, UNREADABLE
 from s9.system.errors import UserError
 
-VAL = ("val", "valid", "validation")  # names that the folder of val goes by
-KINDS = 8  # of left out files that are told apart
+VAL = ("val", "valid", "validation")  # the names that val's folder may have
+KINDS = 8  # kinds of left-out files that are listed by name
 
 
 class File(NamedTuple):
-    """name: below the split's folder, in the NFC form of Unicode, with / between its parts."""
+    """name: the path below the split's folder, in Unicode's NFC form, with / between its parts."""
 
     path: str
     name: str
@@ -27,15 +27,15 @@ class File(NamedTuple):
 
 @dataclass
 class FolderFiles:
-    """The images of each split, by class and name. val: the folder that was given as val."""
+    """The images of each split, sorted by class and name. val: the folder that was given as val."""
 
     class_names: tuple[str, ...]
     splits: dict[str, list[File]]
     val: Path | None
-    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind: the words for one, and for several
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind, as (singular, plural)
 
     def said(self) -> str:
-        """What was left out, in one line; empty where nothing was."""
+        """One line that says what was left out; empty if nothing was."""
         kinds = self.left_out.most_common()
         parts = [f"{count:,} {one if count == 1 else several}" for (one, several), count in kinds[:KINDS]]
         if others := sum(count for _, count in kinds[KINDS:]):
@@ -44,7 +44,7 @@ class FolderFiles:
 
 
 def folder_files(root: Path) -> FolderFiles:
-    """The images below `root`, which is absolute: root/<split>/<class>/**, where val need not be.
+    """The images below the absolute path `root`: root/<split>/<class>/**; the split val is optional.
 
     Raises:
         UserError: names the folder or file that is missing, empty, cannot be read or is of a class that a split lacks.
@@ -78,13 +78,13 @@ def folder_files(root: Path) -> FolderFiles:
 
 
 class _Scan:
-    """By scandir: pathlib takes ten times as long for 60,000 files."""
+    """Scans folders with os.scandir: pathlib takes ten times as long for 60,000 files."""
 
     def __init__(self) -> None:
         self.left_out: Counter[tuple[str, str]] = Counter()
 
     def classes(self, split: Path) -> dict[str, list[os.DirEntry[str]]]:
-        """By name; several folders where their names are forms of one."""
+        """The class folders by name; several folders if their names are Unicode forms of one name."""
         found: dict[str, list[os.DirEntry[str]]] = {}
         for entry in _entries(split):
             if entry.name.startswith("."):
@@ -96,7 +96,7 @@ class _Scan:
         return found
 
     def images(self, folders: list[os.DirEntry[str]], label: int) -> list[File]:
-        """Of one class, in the order of their names."""
+        """The images of one class, in the order of their names."""
         before, found = self.left_out.copy(), []
         for folder in folders:
             found += self._images(folder.path, f"{_one_form(folder.name)}/", label, (os.path.realpath(folder.path),))
@@ -107,7 +107,7 @@ class _Scan:
         return sorted(found, key=lambda file: (file.name, file.path))
 
     def _images(self, folder: str, below: str, label: int, above: tuple[str, ...]) -> list[File]:
-        """above: the real paths of the class's folder and of those between it and this one, this one included."""
+        """above: the real paths of the folders from the class's folder down to `folder`, both included."""
         found = []
         for entry in _entries(folder):
             name = entry.name
@@ -122,9 +122,9 @@ class _Scan:
                     raise UserError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
                 if stat.S_ISREG(state.st_mode):
                     name = _one_form(f"{below}{name}")
-                    found.append(File(entry.path, name, label, state.st_size, state.st_mtime_ns))
+                    found.append(File(entry.path, name, label, size=state.st_size, modified=state.st_mtime_ns))
                     continue
-                if not stat.S_ISDIR(state.st_mode):  # to read a named pipe would be to wait for ever
+                if not stat.S_ISDIR(state.st_mode):  # reading a named pipe would wait for ever
                     raise UserError(f"{entry.path}: is not a file; remove it")
             if not _is_folder(entry):
                 self.left_out[_kind(ending)] += 1
@@ -138,7 +138,7 @@ class _Scan:
         self.left_out[f"hidden {what}", f"hidden {what}s"] += 1
 
     def _may_enter(self, entry: os.DirEntry[str], above: tuple[str, ...]) -> bool:
-        """Not through a link to a folder that holds it, which would never end."""
+        """False for a link to a folder that contains the link, since following it would never end."""
         if not entry.is_symlink():
             return True
         target = Path(os.path.realpath(entry.path))
@@ -164,7 +164,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _one_form(name: str) -> str:
-    """Some systems store é as one sign (NFC), some as two (NFD)."""
+    """The NFC form of a name: some systems store é as one character (NFC), some as two (NFD)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 

@@ -30,5 +30,5 @@ def load_images(config: DataConfig, seed: int) -> ImageSet:
 
 
 def image_facts(config: DataConfig, seed: int) -> ImageFacts:
-    """What a network must know of the images. CIFAR-10's are known without them, others are loaded."""
+    """What a network must know about the images. CIFAR-10's facts are constants; other data sets must be loaded."""
     return FACTS if isinstance(config, Cifar10Config) else load_images(config, seed).facts

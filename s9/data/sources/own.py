@@ -14,8 +14,8 @@ from s9.system.errors import UserError
 def load_own(config: OwnConfig, seed: int) -> ImageSet:
     """What the function returns for `data.arguments`, as an ImageSet.
 
-    The function returns (class_names, splits): names by label, and by split (train, test, and val where it is given)
-    the pair of uint8 images (N, S, S, 3) and integer labels (N,).
+    The function returns (class_names, splits): the names by label, and a mapping of train, test and optionally val to
+    pairs of uint8 images (N, S, S, 3) and integer labels (N,).
 
     Raises:
         UserError: the function is not allowed, fails, or returns something else.
