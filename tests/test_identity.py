@@ -11,6 +11,7 @@ from PIL import Image
 
 from s9.cli.compose import Asked, checked, compose, compose_config
 from s9.config.identity import FREE, Identity, differences, identity
+from s9.config.stored import as_dict
 from s9.data.sources import cifar10
 from s9.runs.prepare import identity_of
 from s9.runs.resume import newest_unfinished
@@ -270,3 +271,11 @@ def test_auto_leaves_a_run_of_an_older_version_alone(cut: Callable[..., RunFolde
     folder.identity.unlink()
     folder.checkpoints.mkdir()
     assert found() == (None, [])
+
+
+def test_a_stored_cache_that_is_not_here_is_the_readers_own(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config(compose_config(["data=cifar10", f"data.cache={tmp_path / 'gone'}"]))
+    assert as_dict(folder.read_config())["data"]["cache"] is None
+    (tmp_path / "gone").mkdir()
+    assert as_dict(folder.read_config())["data"]["cache"] == str(tmp_path / "gone")

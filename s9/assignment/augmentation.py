@@ -1,4 +1,4 @@
-"""The assignment's demands on the augmentation (number 6 of its list), measured on what the transforms really do."""
+"""The assignment's demands on the augmentation (number 6 of its list), measured on the transforms' output."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,9 +11,9 @@ from s9.config.schema import AugConfig
 from s9.data.augmentation.augment import Augment, build_augment, built_transforms
 from s9.data.image_set import ImageFacts
 
-TRIES = 40  # keys tried, so that holes of every size and place come up
+TRIES = 40  # images tried, so that holes of every size and place occur
 
-# What leaves an image where it is, by transform and argument; what is not given is the library's default.
+# Values that leave an image in place, by transform and argument; an argument that is not given has its default.
 STILL = {
     "Affine": ({"translate_percent": 0, "translate_px": 0}, {"scale": 1}, {"rotate": 0}),
     "ShiftScaleRotate": ({"shift_limit": 0}, {"scale_limit": 0}, {"rotate_limit": 0}),
@@ -27,7 +27,7 @@ def augmentation_rules(config: AugConfig, images: ImageFacts) -> list[Rule]:
     flips = [n for n, kind in kinds.items() if kind == "HorizontalFlip"]
     affine = [n for n, kind in kinds.items() if kind in STILL and _moves(kind, fires[n])]
     dropouts = {n: t for n, t in fires.items() if kinds[n] == "CoarseDropout"}
-    # Counted by what is asked for: in 32 x 32 pixels two holes of 16 x 16 always touch.
+    # Holes are counted from the arguments: in 32 x 32 pixels two holes of 16 x 16 always touch.
     built = built_transforms(replace(config, transforms=dropouts), fill=0)
     counts = [transform.num_holes_range for transform in built.values()]
     shape, value = "none", float("nan")
@@ -51,8 +51,8 @@ def augmentation_rules(config: AugConfig, images: ImageFacts) -> list[Rule]:
 
 
 def _moves(kind: str, transform: dict[str, Any]) -> bool:
-    """An affine transform that does all three: shifts, scales and rotates."""
-    given = kind == "ShiftScaleRotate"  # its defaults do all three, those of Affine none
+    """Whether an affine transform does all three: shifts, scales and rotates."""
+    given = kind == "ShiftScaleRotate"  # the defaults of ShiftScaleRotate do all three, those of Affine none
     return all(
         any(_numbers(transform[k]) - {still} for k, still in one_of.items() if k in transform)
         if one_of.keys() & transform.keys()
@@ -71,10 +71,10 @@ def _numbers(value: Any) -> set[float]:
 
 
 def measure_holes(config: AugConfig, dropouts: list[str], images: ImageFacts) -> tuple[str, float]:
-    """(sizes of the holes, largest normalised value inside), of a set whose every transform fires.
+    """(sizes of the holes, largest normalised value inside), with every transform applied to every image.
 
-    A hole is where black and white filling differ while all else is drawn alike; so whatever the other transforms do
-    to borders and colours is not taken for one.
+    A hole is where filling with black and with white gives different pixels for the same draws, so changes of borders
+    and colours by other transforms are not counted as holes.
     """
     always = {n: {**t, "p": 1.0} for n, t in config.transforms.items()}
 

@@ -12,10 +12,10 @@ def judged(config: Config, images: ImageFacts, facts: ModelFacts, *, whole: bool
     """(lines to print, number of rules that are broken and not named as a known weak point).
 
     Args:
-        whole: a line a rule; else one line says how many hold.
+        whole: one line per rule; else one line says how many hold.
 
     Raises:
-        UserError: the model's file names a weak point that is no rule.
+        UserError: the model's file names a known weak point that is not a rule.
     """
     rules = model_rules(config.model, facts) + augmentation_rules(config.aug, images)
     weak = config.model.known_weak_points

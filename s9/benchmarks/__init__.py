@@ -1,1 +1,1 @@
-"""Speed: what s9 does, timed beside what people would otherwise run."""
+"""Speed: s9 timed against what people would otherwise run."""

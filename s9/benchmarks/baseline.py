@@ -18,7 +18,7 @@ WORKERS = 2
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """One augmented, normalised float32 image (3, H, W) an item."""
+    """Each item is one augmented, normalised float32 image (3, H, W) and its label."""
 
     def __init__(self, data: ImageSet, aug: AugConfig):
         fill = tuple(round(255 * channel) for channel in data.facts.mean)
@@ -35,7 +35,7 @@ class PlainImages(Dataset[tuple[torch.Tensor, int]]):
 
 
 def plain_loader(data: ImageSet, aug: AugConfig, batch_size: int) -> DataLoader[tuple[torch.Tensor, int]]:
-    """Batches as the PyTorch tutorials make them, with workers that live on from epoch to epoch."""
+    """Batches as the PyTorch tutorials make them, with persistent workers."""
     return DataLoader(
         PlainImages(data, aug),
         batch_size,
@@ -52,7 +52,7 @@ def _one_thread(_: int) -> None:
 
 
 def plain_network(model: S9Net) -> S9Net:
-    """The same network with nn.Conv2d as it is and NCHW memory; changes `model`."""
+    """Changes `model` to plain nn.Conv2d layers and NCHW memory, and returns it."""
     for module in model.modules():
         if isinstance(module, Convolution):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]  # the same attributes, torch's own forward

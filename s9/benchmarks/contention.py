@@ -1,4 +1,4 @@
-"""What a busy neighbour costs: steps of a network while other programs keep cores busy, by how OpenMP waits."""
+"""The cost of busy neighbours: training steps while other programs keep cores busy, by the way OpenMP waits."""
 
 import multiprocessing
 import os
@@ -17,10 +17,11 @@ from s9.data.image_set import ImageSet
 from s9.system.process import available_cores, keep_freed_memory
 
 NEIGHBOURS = (0, 1, 2)
-SECONDS = 1.0  # of steps, timed at a time
-TURNS = 3  # of each way, for one of the benchmark's repeats: how programs share cores differs from second to second
+SECONDS = 1.0  # of steps per timing
+TURNS = 3  # timings per way and repeat: how programs share cores differs from second to second
 WARM_UP = 5  # steps
-# Turns that a thread spins before it sleeps, and threads. 300,000 is libgomp's own; s9 takes 0 beside busy programs.
+# (GOMP_SPINCOUNT, threads): a thread spins so many turns before it sleeps. libgomp's default is 300,000; s9 sets 0 when
+# other programs are busy.
 WAYS = {
     "spinning": ("300000", None),
     "not spinning": ("0", None),
@@ -29,9 +30,9 @@ WAYS = {
 
 
 def contention(config: Config, data: ImageSet, repeats: int) -> Iterator[Row]:
-    """Images/s of training steps on the CPU beside none, one and two busy programs, each way in turns.
+    """Images/s of training steps on the CPU with no, one and two busy programs; the ways take turns.
 
-    Each way has a process of its own, since libgomp reads how to wait when it is loaded; between its turns it sleeps.
+    Each way has its own process, since libgomp reads how to wait when it is loaded; a process sleeps between its turns.
     """
     size = config.trainer.batch_size
     batch = data.train.take(np.arange(size) % len(data.train))
@@ -58,7 +59,7 @@ def contention(config: Config, data: ImageSet, repeats: int) -> Iterator[Row]:
 
 @contextmanager
 def _busy(neighbours: int) -> Iterator[None]:
-    """Processes that take all of a core each, at the usual priority."""
+    """Runs `neighbours` processes that each keep one core fully busy, at the usual priority."""
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_never_rest, daemon=True) for _ in range(neighbours)]
     for process in processes:
@@ -78,7 +79,7 @@ def _never_rest() -> None:
 
 @contextmanager
 def _spinning(spins: str) -> Iterator[None]:
-    """Processes that are started inside spin so many turns."""
+    """Sets GOMP_SPINCOUNT for the processes that are started inside the `with` block."""
     before = os.environ.get("GOMP_SPINCOUNT")
     os.environ["GOMP_SPINCOUNT"] = spins
     try:
@@ -89,7 +90,7 @@ def _spinning(spins: str) -> Iterator[None]:
             os.environ["GOMP_SPINCOUNT"] = before
 
 
-_STEPS: list[tuple[Step, torch.Tensor, torch.Tensor]] = []  # of a process that `contention` has started
+_STEPS: list[tuple[Step, torch.Tensor, torch.Tensor]] = []  # in a process that `contention` has started
 
 
 def _begin(config: Config, data: ImageSet, threads: int | None) -> None:
@@ -103,7 +104,7 @@ def _begin(config: Config, data: ImageSet, threads: int | None) -> None:
 
 
 def _rate() -> float:
-    """Images/s."""
+    """Images/s over about SECONDS of steps."""
     step, images, labels = _STEPS[0]
     steps, started = 0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:

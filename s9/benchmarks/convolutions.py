@@ -1,4 +1,4 @@
-"""Forward and backward of single convolutions: the form that s9 takes on a CPU beside torch's own."""
+"""Forward and backward of single convolutions: the form that s9 uses on a CPU against torch's own."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +19,7 @@ CASES = {  # channels, pixels, kernel, stride, dilation, groups
 
 
 def convolutions(repeats: int, precisions: tuple[torch.dtype, ...]) -> Iterator[Row]:
-    """Milliseconds for a batch of 32 in each precision, in turns."""
+    """Milliseconds per batch of 32 in each precision; torch and s9 take turns."""
     cpu = torch.device("cpu")
     for precision in precisions:
         name = str(precision).removeprefix("torch.")

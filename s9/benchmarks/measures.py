@@ -29,7 +29,7 @@ from s9.training.learner import Learner
 from s9.training.loop import fit
 from s9.training.step import compiled, train_step
 
-AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # timed at a time; both give images/s
+AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # images per timing; both backends report images/s
 SIZES = (5_000, 50_000, 500_000)
 BATCHES = (64, 128, 256, 512, 1024, 2048)
 GROWTH_BATCH_STEPS = 12
@@ -44,7 +44,7 @@ def of_size(data: ImageSet, count: int) -> ImageSet:
 
 
 def augmentation(sets: dict[str, AugConfig], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:
-    """Images/s of each set by both backends: albumentations and the CPU on one core, a GPU as it is."""
+    """Images/s of each set with both backends: on one core of the CPU; `device` on a GPU uses the whole GPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     images = np.asarray(of_size(data, AUGMENT_IMAGES["device"]).train.images)
@@ -80,7 +80,7 @@ def _augment_batches(augment: BatchAugment, resident: torch.Tensor, order: tuple
 
 
 class Step:
-    """One training step as `s9.training.loop.fit` does it, on uint8 images (B, 3, H, W) of the device."""
+    """One training step as `s9.training.loop.fit` does it, on uint8 images (B, 3, H, W) on the device."""
 
     def __init__(self, config: Config, data: ImageSet, device: torch.device, total_steps: int = 10**9):
         self.config, self.data = config, data
@@ -100,7 +100,7 @@ class Step:
 
 
 def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:
-    """Images/s of one training step of each network: naive, s9, and s9 compiled; repeats are steps."""
+    """Images/s of one training step of each network: naive, s9, and s9 compiled; each repeat is one step."""
     rows = []
     for name, config in configs.items():
         size = config.trainer.batch_size
@@ -129,9 +129,9 @@ def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repea
 
 
 def epoch(config: Config, data: ImageSet, device: torch.device, *, repeats: int, images: int) -> list[Row]:
-    """Images/s of whole epochs in turns, and what s9 spends outside forward, backward and optimizer.
+    """Images/s of whole epochs in turns, and the time that s9 spends outside forward, backward and optimizer.
 
-    Each way lives in a process of its own, as it would: how one uses memory must not help or hinder the other.
+    Each way has its own process, as in real use: the memory use of one way must not help or hinder another.
     """
     data = of_size(data, images)
     compiled = replace(config, trainer=replace(config.trainer, compile=True))
@@ -160,7 +160,7 @@ def epoch(config: Config, data: ImageSet, device: torch.device, *, repeats: int,
     return [slow, *ours, row("epoch", "s9, outside forward, backward and optimizer", "% of the epoch", other)]
 
 
-_EPOCHS: list[Iterator[dict[str, float]]] = []  # of a process that `epoch` has started
+_EPOCHS: list[Iterator[dict[str, float]]] = []  # in a process that `epoch` has started
 
 
 def _begin(make: Callable[..., Iterator[dict[str, float]]], *arguments: object) -> None:
@@ -186,7 +186,7 @@ def _own_epochs(config: Config, data: ImageSet, device: torch.device, epochs: in
 
 
 def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
-    """The times of the epochs of `fit` itself, with everything that it does."""
+    """The times of each epoch of `fit` itself, with everything that `fit` does."""
     config = replace(config, trainer=replace(config.trainer, epochs=epochs, steps_per_epoch=None))
     augment = build_augment(config.aug, data.facts, config.seed)
     loader = train_loader(config, data.train, augment, device)
@@ -196,9 +196,9 @@ def epochs_of(config: Config, data: ImageSet, device: torch.device, epochs: int)
 
 
 def growth(config: Config, data: ImageSet, device: torch.device) -> list[Row]:
-    """Time and peak memory of one epoch of 5,000 to 500,000 images, and of steps of 64 to 2,048; once each.
+    """Time and peak memory of one epoch of 5,000 to 500,000 images, and of batches of 64 to 2,048; once each.
 
-    Each in a process of its own, since a process's peak of memory never falls.
+    Each measurement has its own process, since a process's peak memory never falls.
     """
     rows = []
     for count in SIZES:
@@ -220,7 +220,7 @@ def _alone(config: Config, data: ImageSet, device: torch.device, count: int) -> 
 
 
 def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
-    """(seconds, peak MB) of the second of two epochs, of which the first warms up on a few images."""
+    """(seconds, peak MB) of an epoch, measured after a first epoch that warms up on a few images."""
     keep_freed_memory()  # as s9.train does
     next(epochs_of(config, of_size(data, 4 * config.trainer.batch_size), device, 1))
     record = next(epochs_of(config, of_size(data, count), device, 1))

@@ -33,7 +33,7 @@ def write_page(page: Path) -> list[str]:
 
 
 def tables(content: dict[str, Any]) -> str:
-    """Where and how it was measured, then a row a measurement, in Markdown."""
+    """In Markdown: where and how the rows were measured, then one table row per measurement."""
     machine = content["machine"]
     where = f"{machine['processor']}, {machine['device']}, torch {machine['versions']['torch']}"
     lines = [f"`{content['command']}`: {where}, {content['data']}, commit {machine['commit'][:7]}.", ""]

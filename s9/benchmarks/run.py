@@ -21,7 +21,7 @@ from s9.system.errors import UserError
 PARTS = ("augment", "convolution", "step", "epoch", "startup", "growth", "contention")
 MODELS = ("reference", "strided", "dilated")
 SETS = ("basic", "full", "strong")
-FIXED = {"step": ("model", "all three networks"), "augment": ("aug", "three sets")}  # what a part does not take
+FIXED = {"step": ("model", "all three networks"), "augment": ("aug", "three sets")}  # by part: the key that has no effect, what is timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class Asked:
 
 
 def run(asked: Asked) -> None:
-    """Checks what was asked, measures, prints each part as it comes, and writes all of it.
+    """Checks the arguments, measures, prints each part when it is done, and writes all parts to a file.
 
     Raises:
-        UserError: a word is no part or number, a key has no effect on a part, or the file cannot be written.
+        UserError: a value is no part or number, a key has no effect on a part, or the file cannot be written.
     """
     chosen = PARTS if asked.bench == "all" else (asked.bench,)
     if not set(chosen) <= set(PARTS):
@@ -56,7 +56,7 @@ def run(asked: Asked) -> None:
     out = Path(asked.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}.json")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.open("a").close()  # now, and not after a quarter of an hour
+        out.open("a").close()  # fails now, not after a quarter of an hour
     except OSError as error:
         raise UserError(f"out={out}: {error.strerror}") from None
     machine = runtime.describe_machine(bench.device)
@@ -73,7 +73,7 @@ def run(asked: Asked) -> None:
 
 
 class Bench:
-    """The images and settings that all parts share. Raises UserError where they do not fit."""
+    """The images and settings that all parts share. Raises UserError if they do not fit together."""
 
     def __init__(self, asked: Asked):
         self.repeats, self.images = int(asked.repeats), int(asked.images)

@@ -55,7 +55,7 @@ def _to_first_line(command: list[str], folder: Path) -> float:
 
 
 def peak_memory(pid: int | str) -> float:
-    """MB that the process has held at most. From /proc: getrusage tells of a new process what its parent held."""
+    """Peak memory of the process in MB, from /proc: for a new process, getrusage gives the peak of its parent."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():  # not Linux, or the process has ended
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if pid == "self" else 0.0

@@ -12,7 +12,7 @@ import torch
 class Row:
     """One measured number: the median of `repeats`, with the lowest and the highest.
 
-    ratio: the median over that of `against`, the row that it is to be compared with; None where it stands alone.
+    ratio: the median divided by that of `against`, the row it is compared with; None without such a row.
     """
 
     part: str
@@ -30,14 +30,14 @@ def row(part: str, what: str, unit: str, values: list[float], *, than: Row | Non
     """The row of these repeats, compared with the row `than`."""
     middle = statistics.median(values)
     ratio, against = (middle / than.median, than.what) if than else (None, None)
-    spread = {"low": min(values), "high": max(values), "repeats": len(values)}
-    return Row(part, what, unit, middle, **spread, ratio=ratio, against=against)
+    ends = {"low": min(values), "high": max(values)}
+    return Row(part, what, unit, middle, **ends, repeats=len(values), ratio=ratio, against=against)
 
 
 def seconds_in_turns(
     work: Mapping[str, Callable[[], None]], repeats: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Runs every piece of work once a round; the seconds of each after `warm_up` rounds."""
+    """Runs every piece of work once per round; returns the seconds of each, without the first `warm_up` rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(warm_up + repeats):
         for name, run in work.items():
@@ -50,7 +50,7 @@ def seconds_in_turns(
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device has done all it was given."""
+    """Waits until the device has done all the work it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

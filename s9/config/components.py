@@ -1,7 +1,7 @@
 """`_target_` mappings: the classes and functions that conf/ may name, from an allow-list of packages.
 
 A package of the user's own is allowed by the environment, S9_ALLOW=my_package, or by `allow=my_package` on the command
-line, which sets it; several are separated by commas. A stored configuration cannot allow anything.
+line, which sets S9_ALLOW; commas separate several packages. A stored configuration cannot allow anything.
 """
 
 import difflib
@@ -56,7 +56,7 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        if error.name and not f"{module_name}.".startswith(f"{error.name}."):  # what the user's module itself imports
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):  # an import in the user's module
             raise UserError(f"{key}._target_={target}: {module_name} cannot be imported ({error})") from None
         raise UserError(f"{key}._target_={target}: there is no module {module_name}") from None
     found = getattr(module, name, None)
@@ -64,7 +64,7 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
         close = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"{key}._target_={target}: {module_name} has no {name}{meant}")
-    # Where it is defined counts too: a module of theirs may import, say, subprocess.
+    # The module that defines it counts too: an allowed module may import, say, subprocess.
     owner, allowed = getattr(found, "__module__", "") or "", allowed_targets(group)
     if not f"{owner}.".startswith(allowed):
         raise UserError(f"{key}._target_={target}: must be defined in {' or '.join(allowed)}, not in {owner}")
@@ -72,7 +72,7 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
 
 
 def check_component(key: str, component: Any, group: str) -> None:
-    """Raises UserError unless `component` is a mapping whose target is allowed and knows every argument."""
+    """Raises UserError unless `component` is a mapping whose target is allowed and takes every argument."""
     check_form(key, component, group)
     target = check_target(key, component["_target_"], group)
     given_later = ("self", "params", "progress", "args", "kwargs")
@@ -98,12 +98,12 @@ def build_component(key: str, component: dict[str, Any], group: str, *args: Any,
         return target(*args, **arguments)
     except UserError:
         raise
-    except Exception as error:  # what a target raises of wrong arguments is its own affair
+    except Exception as error:  # a target may raise anything for wrong arguments
         raise UserError(f"{key}{_refusal(error)} ({target.__name__})") from None
 
 
 def _refusal(error: Exception) -> str:
-    """Why a target refused, in one line; of albumentations' long form (pydantic's text) the argument and the reason."""
+    """One line that says why a target refused; a long text of pydantic is cut to the argument and the reason."""
     lines = str(error).strip().splitlines()
     if len(lines) > 2 and "validation error" in lines[0]:
         return f".{lines[1].strip()}: {lines[2].split('[type=')[0].strip()}"

@@ -1,4 +1,4 @@
-"""What may be said of a data set: types, units and ranges. The values are in conf/data/, neither stands twice."""
+"""The keys of a data set's configuration: types, units and ranges. The values are in conf/data/, none is here too."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +15,14 @@ HIGH_DEPTH = ("scale", "refuse")
 
 @dataclass
 class DataConfig:
-    """What every data set has."""
+    """The keys of every data set."""
 
-    name: str = MISSING  # of the option, for people
+    name: str = MISSING  # the option's name, for people
     val_size: int = MISSING  # images held out of train, stratified; 0: none
     loader: str = MISSING  # resident: the images live on the device; workers: processes read them from memory or disk
     workers: int = MISSING  # processes, with loader=workers; 0: the training process itself
     kind: str = field(default=MISSING, kw_only=True)  # which class of this file
-    val_seed: int | None = field(default=None, kw_only=True)  # which are held out; null: by `seed`, as in older runs
+    val_seed: int | None = field(default=None, kw_only=True)  # chooses the val images; null: `seed` does, as in older runs
 
     def __post_init__(self) -> None:
         fits = DATA_CONFIGS.get(self.kind) is type(self)
@@ -40,7 +40,7 @@ class DataConfig:
 
 @dataclass
 class DigitsConfig(DataConfig):
-    """scikit-learn's digits need nothing more."""
+    """scikit-learn's digits need no other keys."""
 
     kind: str = field(default="digits", kw_only=True)
 

@@ -1,6 +1,6 @@
-"""Which runs are the same: the dictionary of all that can change a result, and how two of them differ.
+"""Which runs are the same: the dictionary of all that can change a result, and how two such dictionaries differ.
 
-Resuming, checkpoints and the search of resume=auto ask here and nowhere else.
+Resuming, checkpoints and the search of resume=auto all use this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from s9.config.schema import Config
 from s9.config.stored import as_dict
 
-# What may differ between two starts of one run, each with the reason why no result changes with it.
+# Keys that may differ between two starts of one run, each with the reason why the key changes no result.
 FREE = {
     "wandb": "W&B mirrors the run's files",
     "name": "names are for people",
@@ -34,25 +34,25 @@ Identity = dict[str, Any]
 
 
 def identity(config: Config, *, device: str, precision: str, donors: Mapping[str, Sequence[str]]) -> Identity:
-    """All that can change the result of a run, but for its images, as plain values; numbers are floats.
+    """All that can change the result of a run, except its images, as plain values; numbers are floats.
 
     Args:
-        device: its type, as cpu. precision: float32 or bfloat16.
-        donors: by key, init_from and teacher: the sha256 of each one's weights.
+        device: the device's type, such as cpu. precision: float32 or bfloat16.
+        donors: for the keys init_from and teacher, the sha256 of the weights of each donor.
     """
     layers = [f"{block}.{row}" for block, rows in config.model.blocks.items() for row in rows]
     more = {
         "device": device,
         "precision": precision,
         "weights of": {key: list(donors.get(key, ())) for key in ("init_from", "teacher")},
-        "order of": {"transforms": list(config.aug.transforms), "layers": layers},  # dictionaries are equal in any
+        "order of": {"transforms": list(config.aug.transforms), "layers": layers},  # equality ignores it
     }
     found: Identity = _numbers_as_floats(_without_free(as_dict(config), "") | more)
     return found
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """What differs between two identities, a phrase each, as `optimizer.lr was 0.1, is 0.3`."""
+    """The differences between two identities, as phrases such as `optimizer.lr was 0.1, is 0.3`."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{key} was {_shown(before)}, is {_shown(now)}"]
     found = []
@@ -69,7 +69,7 @@ def _without_free(node: Any, path: str) -> Any:
 
 
 def _numbers_as_floats(node: Any) -> Any:
-    """So that 1 and 1.0 are one."""
+    """Makes all numbers floats, so that 1 and 1.0 are equal."""
     if isinstance(node, dict):
         return {str(name): _numbers_as_floats(value) for name, value in node.items()}
     if isinstance(node, list | tuple):

@@ -1,4 +1,4 @@
-"""What may be said of a network: its layers as rows. The values are in conf/model/, neither stands twice."""
+"""The keys of a network's configuration, with its layers as rows. The values are in conf/model/, none is here too."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -13,19 +13,19 @@ from s9.system.errors import UserError, nearest, require
 class LayerConfig:
     """One row of the network's table: a convolution with norm, activation and dropout."""
 
-    channels: int | None = MISSING  # null: one a class, without norm, activation and dropout (last, without a head)
+    channels: int | None = MISSING  # null: one per class, no norm, activation, dropout (last layer, without a head)
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
     padding: int | None = None  # null: dilation * (kernel_size - 1) / 2, which keeps the size at stride 1
     groups: int = 1
     separable: bool = False  # a depthwise convolution, then a pointwise one
-    residual: int = 0  # add what came in so many layers before; 0: no residual path
+    residual: int = 0  # the residual path over so many layers, this one included; 0: none
     dropout: float | None = None  # null: model.dropout
 
 
 def _typed_layer(key: str, row: Any) -> LayerConfig:
-    """A row of conf/model as a LayerConfig. OmegaConf cannot type a mapping of mappings, so it is done here."""
+    """A row of conf/model as a LayerConfig, typed here because OmegaConf cannot type a mapping of mappings."""
     if isinstance(row, LayerConfig):
         return row
     if not isinstance(row, dict):
@@ -48,9 +48,9 @@ class ModelConfig:
     dropout: float = MISSING  # 2-d dropout after each layer but the last
     activation: str = MISSING  # relu, gelu or silu
     whiten: bool = MISSING  # first layer starts as a whitening of the training patches
-    head: bool = MISSING  # a fully connected layer after the average; false: the last layer gives a map a class
+    head: bool = MISSING  # a fully connected layer after the average; false: the last layer gives one map per class
     blocks: dict[str, Any] = MISSING  # C1 to C4, each a map of rows; typed LayerConfig below
-    known_weak_points: dict[str, str] = field(default_factory=dict)  # rule of s9.check: why it is broken on purpose
+    known_weak_points: dict[str, str] = field(default_factory=dict)  # by rule of s9.check: why it is broken on purpose
 
     def __post_init__(self) -> None:
         require("model.dropout", self.dropout, 0 <= self.dropout < 1, "in [0, 1)")

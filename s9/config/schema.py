@@ -1,7 +1,7 @@
-"""What a run may contain: types, units and ranges. The values are in conf/, neither stands twice.
+"""The keys of a run's configuration: types, units and ranges. The values are in conf/, none is here too.
 
-Every dataclass checks its own values when it is made, so a `Config` that exists is a valid one. Whether a class that a
-`_target_` names takes its arguments is judged by the room that builds it.
+Every dataclass checks its own values when it is made, so a `Config` that exists is valid. The package that builds a
+`_target_` checks whether its class takes the given arguments.
 """
 
 import math
@@ -26,7 +26,7 @@ class MixConfig:
 
     name: str = MISSING  # cutmix or mixup
     alpha: float = MISSING  # of the Beta distribution of the shares
-    p: float = MISSING  # part of the batches
+    p: float = MISSING  # fraction of the batches that are mixed
 
     def __post_init__(self) -> None:
         require("aug.mix.name", self.name, self.name in ("cutmix", "mixup"), "cutmix or mixup")
@@ -61,8 +61,8 @@ class TrainerConfig:
     ema_decay: float = MISSING  # per step; 0: off
     clip_norm: float | None = MISSING  # null: no clipping
     device: str = MISSING
-    devices: int = MISSING  # that train together, each with its part of every batch
-    threads: int | None = None  # that compute on a CPU, of each process; null: one a core, shared out over devices
+    devices: int = MISSING  # number that train together, each with its part of every batch
+    threads: int | None = None  # CPU threads per process; null: one per core, shared among the devices
     precision: str = MISSING
     compile: bool = MISSING
     save_every: float = MISSING  # seconds between checkpoints within an epoch; each epoch ends with one anyway
@@ -103,10 +103,10 @@ class WandbConfig:
 
 @dataclass
 class DistillationConfig:
-    """How much a teacher counts, where there is one. The values here stand for runs that are older than these keys."""
+    """The influence of a teacher, if a run has one. The defaults here are those of runs older than these keys."""
 
-    share: float = 0.7  # of the loss; the rest is the true labels'
-    temperature: float = 2.0  # that softens the probabilities of both
+    share: float = 0.7  # of the loss that is the teacher's; the rest is the true labels'
+    temperature: float = 2.0  # softens the probabilities of teacher and student
 
     def __post_init__(self) -> None:
         require("distillation.share", self.share, 0 < self.share <= 1, "more than 0, at most 1")
@@ -115,17 +115,17 @@ class DistillationConfig:
 
 @dataclass
 class Config:
-    """The whole of one run."""
+    """The whole configuration of one run."""
 
     data: DataConfig = MISSING
     aug: AugConfig = MISSING
     model: ModelConfig = MISSING
-    optimizer: dict[str, Any] = MISSING  # _target_, lr, weight_decay and what the target knows
-    scheduler: dict[str, Any] = MISSING  # _target_ and what the target knows
+    optimizer: dict[str, Any] = MISSING  # _target_, lr, weight_decay and the target's other arguments
+    scheduler: dict[str, Any] = MISSING  # _target_ and the target's arguments
     trainer: TrainerConfig = MISSING
     wandb: WandbConfig = MISSING
     init_from: str | None = None  # weights to start from: a finished run's folder, or a file of its weights/
-    teacher: str | None = None  # to learn from; of both, several are joined as in PATH, by os.pathsep
+    teacher: str | None = None  # weights to learn from; several of either key: joined by os.pathsep, as in PATH
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
     seed: int = 0

@@ -25,10 +25,10 @@ def as_yaml(config: Config) -> str:
 
 
 def read_stored(path: Path) -> Config:
-    """The configuration in `path`. A cache folder that is not here becomes null: the reader's own.
+    """The configuration in `path`. A cache folder that does not exist here becomes null, the reader's own cache.
 
     Raises:
-        UserError: the file is no configuration of a run, or not valid (a `_target_` outside the allow-list too).
+        UserError: the file is no run's configuration, or not valid (which includes a `_target_` not on the allow-list).
     """
     register_schemas()
     try:

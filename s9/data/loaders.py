@@ -24,7 +24,7 @@ from s9.system.interrupt import shielded
 if TYPE_CHECKING:
     from s9.data.augmentation.image_augment import ImageAugment
 
-Key = tuple[int, int]  # (epoch, index), which determines how the image is augmented
+Key = tuple[int, int]  # (epoch, index): an augmented image is a function of its key
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images (B, 3, H, W), int64 labels (B,)
 IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # a Batch, and its images' int64 index (B,) in the split
 

@@ -1,1 +1,1 @@
-"""What belongs to many runs: the summary that a sweep leaves."""
+"""What concerns many runs: the summary of a sweep."""

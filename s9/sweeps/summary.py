@@ -1,6 +1,6 @@
-"""A sweep's summary.csv: a line a job, written when the job ends, so that a sweep that is cut short keeps its lines.
+"""A sweep's summary.csv: one line per job, written when the job ends, so that an interrupted sweep keeps its lines.
 
-It holds val only: a sweep chooses, and what chooses must not have seen test.
+The summary holds only val scores: a sweep selects runs, and the selection must not use test.
 """
 
 import csv
@@ -23,7 +23,7 @@ COLUMNS = ("job", "status", "val/accuracy", "val/loss", "minutes", "overrides", 
 
 @dataclass(frozen=True)
 class JobLine:
-    """One job's line of its sweep's summary.csv; a run outside a sweep has none."""
+    """One job's line of its sweep's summary.csv; a run outside a sweep writes none."""
 
     sweep_dir: Path | None
     job: int | str
@@ -36,13 +36,13 @@ class JobLine:
         return self.sweep_dir.name if self.sweep_dir else None
 
     def write(self, **outcome: Any) -> None:
-        """status, and what is known of val/accuracy, val/loss, minutes, reason."""
+        """Writes status and those of val/accuracy, val/loss, minutes and reason that are known."""
         if self.sweep_dir is not None:
             add_row(self.sweep_dir, {"job": self.job, "overrides": self.overrides, "folder": self.folder} | outcome)
 
 
 def add_row(sweep_dir: Path, row: dict[str, Any]) -> None:
-    """Writes one job's line, in place of what was said of that job before; jobs that end at the same time wait."""
+    """Writes one job's line, in place of that job's earlier line; jobs that end at the same time wait for each other."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="")
     writer.writeheader()

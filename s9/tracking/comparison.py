@@ -1,9 +1,9 @@
-"""A run scored again: whether its numbers are those of summary.json, and if not, whether rounding explains it."""
+"""A run scored again: whether its scores equal those of summary.json, and if not, whether rounding explains why."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What a number may depend on beside the weights and the images; with the same of these it is the same to the last bit.
+# What a score may depend on besides weights and images; if these are equal, the score is the same to the last bit.
 SAME_MACHINE = ("processor", "capability", "device", "system", "threads", "precision", "torch")
 # frontier, trained in bfloat16, scored in float32 on another processor, differs by 0.0006 and 0.0002 (15,000 images).
 ROUNDING = {"accuracy": 0.003, "accuracy_flip": 0.003, "loss": 0.01}
@@ -12,7 +12,7 @@ ROUNDING = {"accuracy": 0.003, "accuracy_flip": 0.003, "loss": 0.01}
 def compared(
     stored: Mapping[str, Any], scores: Mapping[str, float], split: str, now: Mapping[str, Any]
 ) -> tuple[list[str], bool]:
-    """Lines that hold the scores of a split against those of summary.json; True where nothing explains a difference.
+    """Lines that compare the scores of a split with summary.json; True if they differ and nothing explains why.
 
     Args:
         stored: summary.json. now: the machine and its precision, as runtime describes them.
@@ -33,7 +33,7 @@ def compared(
 
 
 def other_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two machines of SAME_MACHINE, as `precision bfloat16 then, float32 now`; none: the same."""
+    """The keys of SAME_MACHINE that differ between two machines, as `precision bfloat16 then, float32 now`."""
     return [
         f"{key} {_value(then, key)} then, {_value(now, key)} now"
         for key in SAME_MACHINE

@@ -16,17 +16,17 @@ from s9.tracking.folder import RunFolder
 log = logging.getLogger("s9")
 
 DPI = 120
-# The loss of training has augmented images and, where set, smoothed labels: not the scale of val's.
+# The training loss is on augmented images and possibly smoothed labels, so its scale is not that of val's loss.
 TRAIN_LABELS = {"loss": "train (as optimised)", "accuracy": "train (augmented)"}
 MOST_NAMED = 30  # classes whose names are written beside the confusion matrix
 TRAIN, VAL, TEST = "#4c78a8", "#e4572e", "#3a7d44"
 
 
 def draw_all(folder: RunFolder, failed: Callable[[str], object] = log.warning) -> list[Path]:
-    """Draws each figure whose file is there, by itself; returns the paths of the pictures.
+    """Draws each figure whose source file exists, independently of the others; returns the pictures' paths.
 
     Args:
-        failed: is told of each figure that cannot be drawn, in one line.
+        failed: called with one line for each figure that cannot be drawn.
     """
     folder.figures.mkdir(exist_ok=True)
     drawn = []
@@ -39,7 +39,7 @@ def draw_all(folder: RunFolder, failed: Callable[[str], object] = log.warning) -
         if source.exists():
             try:
                 drawn.append(draw(folder))
-            except Exception as error:  # no run is lost for want of a picture
+            except Exception as error:  # a figure that fails must not fail the run
                 reason = " ".join(str(error).split()) or type(error).__name__
                 name = draw.__name__.replace("_", " ")
                 failed(f"{name} cannot be drawn ({reason}); later: python -m s9.report run={folder}")
@@ -72,7 +72,7 @@ def _mosaic(images: np.ndarray, gap_y: int, gap_x: int) -> np.ndarray:
 
 
 def augmentation_grid(folder: RunFolder) -> Path:
-    """A column an image: as it is, then as training sees it in the first epochs."""
+    """One column per image: the original, then the image as training sees it in the first epochs."""
     samples = folder.read_arrays(folder.samples)
     count, epochs = samples["augmented"].shape[:2]
     images = np.concatenate([samples["original"][None], samples["augmented"].swapaxes(0, 1)])
@@ -91,12 +91,12 @@ def augmentation_grid(folder: RunFolder) -> Path:
 
 
 def _middles(count: int, size: int, gap: int) -> np.ndarray:
-    """Of the images of a mosaic along one side, in its pixels."""
+    """The centres of a mosaic's images along one side, in pixels of the mosaic."""
     return np.arange(count) * (size + gap) + (size - 1) / 2
 
 
 def curves(folder: RunFolder) -> Path:
-    """Loss and accuracy of train and val over the epochs, and the one test of the final weights."""
+    """Loss and accuracy of train and val over the epochs, and of the final weights on test."""
     metrics = folder.read_metrics()
     summary = folder.read_summary() if folder.summary.exists() else {}
     epochs = [m["epoch"] for m in metrics]
@@ -125,7 +125,7 @@ def misclassified_grid(folder: RunFolder, columns: int = 8) -> Path:
     preds = stored["probs"].argmax(1)
     rows = max(1, -(-len(worst) // columns))
     height, width = stored["worst_images"].shape[1:3]
-    gap_y, gap_x = round(0.55 * height), max(1, width // 6)  # above and below each image stands a line
+    gap_y, gap_x = round(0.55 * height), max(1, width // 6)  # a line of text is above and below each image
     images = np.full((rows * columns, height, width, 3), 255, np.uint8)
     images[: len(worst)] = stored["worst_images"]
     figure = Figure(figsize=(1.35 * columns, 1.75 * rows + 0.5), layout="constrained")
@@ -147,9 +147,9 @@ def misclassified_grid(folder: RunFolder, columns: int = 8) -> Path:
 
 
 def confusion_matrix(folder: RunFolder) -> Path:
-    """Rows: the true class; columns: the predicted one; counts of test images, shaded by the row's part.
+    """Counts of test images by true class (rows) and predicted class (columns), shaded by the fraction of the row.
 
-    Of more than MOST_NAMED classes the matrix keeps its size, without names, beside the pairs confused most often.
+    For more than MOST_NAMED classes the matrix keeps its size without names, and the most confused pairs are listed.
     """
     from sklearn.metrics import confusion_matrix as count_pairs
 

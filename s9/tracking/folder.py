@@ -1,7 +1,7 @@
 """A run's folder: every file's name, how each is written, how each is read again, and the lock that keeps others out.
 
-The files are the truth; W&B mirrors them. Times are in files of their own: all else is the same, byte for byte, when a
-run is repeated or resumed on the same machine.
+The files are the truth; W&B mirrors them. Times are in separate files: all other files are the same, byte for byte,
+when a run is repeated or resumed on the same machine.
 """
 
 import io
@@ -25,25 +25,25 @@ from s9.system.files import write_whole
 
 SHOWN_MISTAKES = 40  # images kept for the misclassified grid
 STATUS_KINDS = {"state": str, "command": str, "group": str | None, "wandb_id": str, "started": str, "starts": int}
-UNFINISHED = ("running", "failed", "interrupted")  # `running` without a process that holds the lock was killed
+UNFINISHED = ("running", "failed", "interrupted")  # a `running` run whose lock no process holds was killed
 
 
 class TakenError(UserError):
-    """Another process trains the run: what lies in its folder is not ours."""
+    """Another process trains the run, so the files in the run's folder belong to that process."""
 
 
 class RunFolder:
-    """A run on disk: its own folder, or that of shipped weights, which has only some of the files."""
+    """A run on disk: its own folder, or a folder of shipped weights, which has only some of the files."""
 
     def __init__(self, path: Path):
         self.path = path
         self.config = path / "config.yaml"  # the whole configuration
-        self.identity = path / "identity.json"  # what can change its result, as the run began
+        self.identity = path / "identity.json"  # all that can change the result, as of the run's start
         self.images = path / "images.json"  # ImageFacts
         self.status = path / "status.json"  # running, done, failed or interrupted
         self.lock = path / ".lock"
-        self.metrics, self.times = path / "metrics.jsonl", path / "times.jsonl"  # a line an epoch
-        self.summary = path / "summary.json"  # what a finished run has come to
+        self.metrics, self.times = path / "metrics.jsonl", path / "times.jsonl"  # one line per epoch
+        self.summary = path / "summary.json"  # the results of a finished run
         self.samples, self.predictions = path / "samples.npz", path / "predictions.npz"
         self.final, self.best = path / "weights" / "final.safetensors", path / "weights" / "best.safetensors"
         self.checkpoints, self.figures = path / "checkpoints", path / "figures"
@@ -53,14 +53,14 @@ class RunFolder:
         return str(self.path)
 
     def left_by_refused(self) -> tuple[Path, ...]:
-        """What a run has written that is refused before its first step."""
+        """The files of a run that was refused before its first step."""
         return (self.log, self.config, self.identity, self.images, self.status, self.lock)
 
     def write_config(self, config: Config) -> None:
         write_whole(self.config, as_yaml(config).encode())
 
     def read_config(self) -> Config:
-        """Raises UserError where there is none, or it is not valid (a `_target_` outside the allow-list too)."""
+        """Raises UserError if the file is missing or not valid, which includes a `_target_` outside the allow-list."""
         if not self.config.is_file():
             wanted = "give the folder of a run, as outputs/<date>/<time>-<suffix>"
             raise UserError(f"run={self}: there is no {self.config.name} in it; {wanted}")
@@ -70,7 +70,7 @@ class RunFolder:
         write_whole(self.identity, (json.dumps(identity, indent=1) + "\n").encode())
 
     def read_identity(self) -> Identity | None:
-        """None where there is none that can be read: a run of before December 2026, or one killed at its start."""
+        """None if no identity can be read: the run is from before December 2026, or was killed at its start."""
         try:
             found = json.loads(self.identity.read_bytes())
         except (OSError, ValueError):
@@ -78,11 +78,11 @@ class RunFolder:
         return found if isinstance(found, dict) else None
 
     def write_images(self, facts: ImageFacts) -> None:
-        """What the run's network must know of its images."""
+        """Stores what the run's network must know about its images."""
         write_whole(self.images, (json.dumps(asdict(facts), indent=1) + "\n").encode())
 
     def read_images(self) -> ImageFacts | None:
-        """None for a run of before November 2026, which has no such file.
+        """None for a run from before November 2026, which has no such file.
 
         Raises:
             UserError: the file is damaged.
@@ -108,12 +108,12 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def write_epochs(self, records: list[dict[str, float]], times: list[dict[str, float]]) -> None:
-        """Replaces the lines of both: a run that was killed may have written more than its checkpoint has."""
+        """Replaces the lines of `metrics` and `times`: a killed run may have written more epochs than its checkpoint."""
         for path, lines in ((self.metrics, records), (self.times, times)):
             write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The epochs' lines. A last one that a crash has cut off is left out; resuming writes it again.
+        """The epochs' records. A last line that a crash cut off is left out; resuming writes it again.
 
         Raises:
             UserError: another line is damaged.
@@ -144,7 +144,7 @@ class RunFolder:
     def write_predictions(
         self, probs: np.ndarray, labels: np.ndarray, images: np.ndarray | Rows, class_names: tuple[str, ...]
     ) -> None:
-        """What the final weights say of the test split, with the images of the most confident mistakes.
+        """Stores the final weights' predictions on test, with the images of the most confident mistakes.
 
         Args:
             probs: float32 (N, num_classes). labels: (N,). images: uint8 (N, H, W, 3).
@@ -157,7 +157,7 @@ class RunFolder:
         _write_arrays(self.predictions, probs=probs, labels=labels, class_names=names, **shown)
 
     def read_arrays(self, path: Path) -> dict[str, np.ndarray]:
-        """Of `samples` or `predictions`. Raises UserError where the file is missing, damaged or holds pickles."""
+        """The arrays of `samples` or `predictions`. Raises UserError if the file is missing, damaged or has pickles."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
@@ -165,7 +165,7 @@ class RunFolder:
             raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
 
     def read_status(self) -> dict[str, Any]:
-        """What status.json says; nothing where there is none that can be read."""
+        """The content of status.json; empty if the file cannot be read."""
         try:
             content = json.loads(self.status.read_text())
         except (OSError, ValueError):
@@ -175,18 +175,18 @@ class RunFolder:
         return {key: value for key, value in content.items() if isinstance(value, STATUS_KINDS.get(key, object))}
 
     def is_done(self) -> bool:
-        """Whether the run has ended well; without a status that can be read, what it ends with tells: its summary.
+        """Whether the run has ended well; without a readable status, whether it has a summary, written at its end.
 
         Shipped weights, and a run's folder that was copied in part, have no status.
         """
         return self.read_status().get("state", "done" if self.summary.exists() else None) == "done"
 
     def claim(self) -> FileLock:
-        """Holds the run until the process ends, however it ends.
+        """Locks the run until the process ends, however it ends.
 
         Raises:
-            TakenError: another process trains it.
-            UserError: nothing can be written there.
+            TakenError: another process trains the run.
+            UserError: the run's folder cannot be written.
         """
         lock = FileLock(self.lock)
         try:
@@ -199,7 +199,7 @@ class RunFolder:
         return lock
 
     def is_free(self) -> bool:
-        """Whether no process trains it. Raises UserError where nothing can be written there."""
+        """Whether no process trains the run. Raises UserError if the run's folder cannot be written."""
         try:
             self.claim().release()
         except TakenError:

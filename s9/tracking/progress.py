@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar in a terminal, one plain line an epoch elsewhere."""
+"""What a person sees while a run trains: a bar in a terminal, one plain line per epoch elsewhere."""
 
 import logging
 import os
@@ -14,13 +14,13 @@ from s9.training.loop import StepDone
 
 log = logging.getLogger("s9")
 
-MANY_STEPS, MANY_S = 20, 10.0  # a look at the pace is over at least so many steps and seconds
-FAR_LONGER = 1.7  # times the usual; a warmer processor or a neighbour's short job stays below
+MANY_STEPS, MANY_S = 20, 10.0  # each look at the pace covers at least so many steps and seconds
+FAR_LONGER = 1.7  # times the usual; a warmer processor or another program's short job stays below
 REFRESH_S = 0.5  # seconds between looks at the running sums: each look waits for the device
 
 
 class Progress:
-    """Shows the steps of `fit` as they come, with the time that is left."""
+    """Shows the steps of `fit` as they are done, and the time that is left."""
 
     def __init__(self, epochs: int):
         self.epochs = epochs
@@ -46,7 +46,7 @@ class Progress:
             self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f} %")
 
     def note_pace(self, seconds: float, device: str) -> None:
-        """Says once where steps have come to take far longer than they did."""
+        """Warns once if steps take far longer than before."""
         slower = self.pace.slower(seconds)
         if slower is None:
             return
@@ -63,8 +63,8 @@ class Progress:
         log.warning(told)
 
     def epoch_end(self, record: dict[str, float], val_size: int) -> None:
-        """The epoch's line: train, val, learning rate, time, and what is left."""
-        self.stepped = 0.0  # scoring and saving are no step
+        """Logs the epoch's line: train, val, learning rate, time, and time left."""
+        self.stepped = 0.0  # scoring and saving are not part of a step
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -80,7 +80,7 @@ class Progress:
 
 
 class Pace:
-    """Whether steps have come to take FAR_LONGER than the shortest median so far; told once."""
+    """Detects, once, that steps take FAR_LONGER times the shortest median so far."""
 
     def __init__(self) -> None:
         self.usual = float("inf")
@@ -88,7 +88,7 @@ class Pace:
         self.looks, self.told = 0, False
 
     def slower(self, seconds: float) -> tuple[float, float] | None:
-        """Takes in one step; (usual, recent) median seconds of a step in two looks of which both are far longer."""
+        """Adds one step; after two far longer looks in a row, returns the (usual, recent) median seconds per step."""
         self.recent.append(seconds)
         if len(self.recent) < MANY_STEPS or sum(self.recent) < MANY_S:
             return None

@@ -17,7 +17,7 @@ class Status:
     """The run's status.json, replaced whole at each change. Times are UTC, as 2026-11-22T14:05:00Z.
 
     Args:
-        facts: what holds throughout: command, group, commit, dirty, the W&B run's id; the first start's stay.
+        facts: values that never change: command, group, commit, dirty, the W&B run's id; those of the first start stay.
     """
 
     def __init__(self, folder: RunFolder, facts: dict[str, Any]):
@@ -28,7 +28,7 @@ class Status:
         self.set("running")
 
     def set(self, state: str, **facts: Any) -> None:
-        """running, done, failed (with reason and log) or interrupted (with reason)."""
+        """Writes the state: running, done, failed (with reason and log) or interrupted (with reason)."""
         for key in ("reason", "log"):
             self.content.pop(key, None)
         self.content |= {"state": state, "host": platform.node(), "pid": os.getpid(), "updated": _now()} | facts
@@ -38,7 +38,7 @@ class Status:
             log.warning("%s cannot be written (%s)", self.path, error.strerror)
 
     def end(self, state: str, **facts: Any) -> None:
-        """The same, unless the run is done: what comes after that, as its figures, takes nothing from it."""
+        """Calls `set`, unless the run is done: a later failure, as of its figures, does not change that."""
         if self.content.get("state") != "done":
             self.set(state, **facts)
 

@@ -1,9 +1,9 @@
-"""W&B as a mirror of the run's files, kept in a thread of its own: each call is guarded and bounded in time.
+"""W&B as a mirror of the run's files, kept in its own thread: each call is guarded and bounded in time.
 
-Whatever W&B does, the run goes on, and its first step does not wait for W&B to start.
+Whatever W&B does, the run continues, and the run's first step does not wait for W&B to start.
 
-The history's step is the epoch: 0 is the network, the one after the last epoch the test. So W&B's last step says which
-epochs it lacks when a run is resumed, and the folders of a run that was resumed offline agree on the steps they share.
+W&B's step is the epoch: step 0 is the network, the step after the last epoch is the test. So, when a run is resumed,
+W&B's last step says which epochs W&B lacks, and the folders of a run resumed offline agree on the steps they share.
 """
 
 import logging
@@ -23,17 +23,17 @@ from s9.models.analysis import ModelFacts
 
 log = logging.getLogger("s9")
 
-BEST = {"val/accuracy": "max", "val/loss": "min"}  # what the summary shows of them
+BEST = {"val/accuracy": "max", "val/loss": "min"}  # which of its values the summary shows
 INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
 
 
 class WandbLog:
-    """One W&B run. `mode` is what the configuration asks for, and what was reached once W&B has started.
+    """One W&B run. `mode` is the configuration's until W&B has started, then the mode that was reached.
 
     Args:
-        folder: of the run.
-        group: of the sweep that the run is a job of.
-        earlier: the epochs before a resumed run's first, their metrics and times joined.
+        folder: the run's folder.
+        group: the sweep of which the run is a job.
+        earlier: the records of the epochs before a run was resumed, metrics and times joined.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class WandbLog:
         self.wandb: Any = None  # the module wandb_run, once the thread has imported it
         self.mode = config.wandb.mode
         self.timeout = config.wandb.timeout
-        self.step = 0  # the first that W&B does not have yet
+        self.step = 0  # the first step that W&B does not have yet
         self.earlier = earlier
-        self.best: dict[str, float] = {}  # of the metrics in BEST
+        self.best: dict[str, float] = {}  # the best so far of each metric in BEST
         self.calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.give_up_start_at = time.monotonic() + self.timeout + INIT_GRACE_S
         self.started = threading.Event()
         self.given_up = False
-        # A daemon, since python waits for other threads when it ends.
+        # A daemon, since python waits for all other threads before it ends.
         self.thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         if self.mode == "disabled":
             log.info("W&B disabled")
@@ -105,7 +105,7 @@ class WandbLog:
                 log.warning("W&B did not take %s (%s)", what, self.wandb.in_one_line(error))
 
     def _later(self, call: Callable[..., None], *arguments: Any) -> None:
-        """In the thread, once W&B has started and if it has."""
+        """Queues `call` for the thread, which makes the call if W&B has started."""
         self.calls.put(lambda: call(*arguments) if self.run is not None else None)
 
     def log_epoch(self, record: dict[str, float]) -> None:
@@ -117,16 +117,16 @@ class WandbLog:
                 pick = max if better == "max" else min
                 self.best[metric] = pick(record[metric], self.best.get(metric, record[metric]))
         step = int(record["epoch"])
-        if step < self.step:  # W&B has it: it was trained before the run was cut, and is repeated
+        if step < self.step:  # W&B has this epoch: it was trained before the run was cut, and is repeated
             return
         with self._guarded("an epoch"):
-            self.run.log(record, step=step, commit=True)  # else it is sent with the next one only
+            self.run.log(record, step=step, commit=True)  # else it is only sent with the next epoch
             self.step = step + 1
-            if self.earlier:  # W&B's own best is of the epochs since the run was resumed
+            if self.earlier:  # W&B's own best covers only the epochs since the run was resumed
                 self.run.summary.update({key: {BEST[key]: value} for key, value in self.best.items()})
 
     def log_model(self, facts: ModelFacts, drawn: "Future[list[Path]]") -> None:
-        """The layer table with its totals, the grid of augmented images, and the epochs that W&B lacks.
+        """Sends the layer table with its totals, the grid of augmented images, and the epochs that W&B lacks.
 
         Args:
             drawn: the pictures drawn before the first step.
@@ -138,7 +138,7 @@ class WandbLog:
             pictures = [path for path in drawn.result() if path.stem == "augmentation"]
             row = {"model/layers": self.wandb.layers(facts), **self.wandb.pictures(pictures)}
             new = self.step == 0
-            self.run.log(row, step=self.step, commit=new)  # of a resumed run together with the next epoch
+            self.run.log(row, step=self.step, commit=new)  # for a resumed run: together with the next epoch
             self.step += new
             for key in ("parameters", "multiplies", "receptive_field"):
                 self.run.summary[f"model/{key}"] = getattr(facts, key)
@@ -146,7 +146,7 @@ class WandbLog:
             self._log_epoch(record)
 
     def log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
-        """The final numbers as the run's summary, the figures, the confusion matrix, the most confident mistakes."""
+        """Sends the final scores as the run's summary, the figures, confusion matrix and most confident mistakes."""
         self._later(self._log_end, summary, predictions, figures)
 
     def _log_end(self, summary: dict[str, Any], predictions: dict[str, np.ndarray], figures: list[Path]) -> None:
@@ -157,13 +157,13 @@ class WandbLog:
                     self.run.summary[f"{split}/final_{key}" if split == "val" else f"{split}/{key}"] = value
             mistakes = {"test/misclassified": self.wandb.mistakes(predictions)}
             self.run.log(mistakes | self.wandb.pictures(figures), step=self.step)
-            # By itself, since for a table W&B's server is asked first, and may be away.
+            # A call of its own, since a table needs W&B's server first, which may be unreachable.
             self.run.log(self.wandb.confusion(predictions), step=self.step, commit=True)
 
     def finish(self, exit_code: int, wait_s: float | None = None) -> None:
-        """Waits until W&B has taken everything, for `wandb.timeout` seconds at most, or for `wait_s` seconds.
+        """Waits until W&B has taken everything, at most for `wait_s` seconds, by default for `wandb.timeout`.
 
-        Where W&B has not even started, what is left of the timeout of its start comes on top.
+        By default, if W&B has not started yet, the rest of the timeout of W&B's start is added.
         """
         if not self.thread.is_alive():
             return
@@ -171,7 +171,7 @@ class WandbLog:
         self.calls.put(None)
         if wait_s is None:
             self.started.wait(max(0.0, self.give_up_start_at - time.monotonic()))
-            wait_s = self.timeout + 2  # W&B's own timeout is to come first, since it ends things better
+            wait_s = self.timeout + 2  # W&B's own timeout comes first, since it ends more cleanly
         self.thread.join(wait_s)
         if self.thread.is_alive():
             self._say_unfinished(wait_s)
@@ -188,9 +188,9 @@ class WandbLog:
         self.run = None
 
     def _supersede(self) -> None:
-        """Tells `wandb sync` to skip the folders of this run from before it was resumed: this one has all they have.
+        """Makes `wandb sync` skip this run's older folders, from before it was resumed: the newest has all epochs.
 
-        One that was killed may be empty, and `wandb sync` of a run's folders stops at the first that it cannot read.
+        A killed run's folder may be empty, and `wandb sync` stops at the first folder that it cannot read.
         """
         here = self._place().resolve()
         for older in here.parent.glob(f"offline-run-*-{self.run.id}/*.wandb"):
@@ -199,8 +199,8 @@ class WandbLog:
 
     def _say_unfinished(self, waited_s: float) -> None:
         self.given_up = True  # what fails from here on fails because the process ends
-        # `wandb sync` skips a folder that is not offline's, and adds its rows to those that the server has: only under
-        # another id has the run every epoch once. The folder of a resumed run has not all of them.
+        # `wandb sync` skips the folder of an online run unless told not to, and adds the folder's rows to the server's:
+        # only under another id does the run have every epoch once. A resumed run's folder lacks epochs: no other id.
         rest = ""
         if self.run is not None:
             own = "" if self.earlier else f" --id {self.run.id}-whole"

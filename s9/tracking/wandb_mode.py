@@ -1,7 +1,7 @@
-"""What W&B itself would do: asked of W&B, since it reads more than the environment.
+"""The mode that W&B itself would choose: W&B is asked, since it reads more than the environment.
 
-Its settings files (`wandb offline`, `wandb disabled`, `wandb login --host`), its old names (WANDB_MODE=dryrun), its
-hosts, netrc and identity tokens are W&B's own affair and change with its version.
+W&B's settings files (`wandb offline`, `wandb disabled`, `wandb login --host`), old names (WANDB_MODE=dryrun), hosts,
+netrc and identity tokens are internal to W&B and change with its version.
 """
 
 import os
@@ -17,23 +17,23 @@ def own_settings() -> Any:
     """W&B's settings as a plain `wandb.init()` would have them: its settings files, then the environment.
 
     Raises:
-        Exception: W&B cannot read them, as where WANDB_MODE is no mode.
+        Exception: W&B cannot read the settings, for example if WANDB_MODE is no mode.
     """
     return wandb.setup(wandb.Settings(silent=True)).settings
 
 
 def has_credentials(host: str) -> bool:
-    """Whether W&B finds an API key or an identity token for `host`, without asking anybody.
+    """Whether W&B finds an API key or an identity token for `host`, without a prompt.
 
     Raises:
-        wandb.errors.AuthenticationError: it finds something that cannot be a key.
+        wandb.errors.AuthenticationError: W&B finds something that cannot be a key.
     """
     # Not public; `wandb.login(prompt=False)` would do, but gives up where the settings say offline.
     return wbauth.authenticate_session(host=host, source="s9", prompt=False, update_session=False) is not None
 
 
 def pick_mode(wanted: str, own: Any) -> str:
-    """online, offline or disabled. `auto` is what W&B's own settings say, and offline where W&B would have to ask.
+    """online, offline or disabled. `auto` is the mode of W&B's own settings, or offline if W&B would need a prompt.
 
     Args:
         wanted: auto, online, offline or disabled.

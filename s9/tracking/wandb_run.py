@@ -1,4 +1,4 @@
-"""All that touches W&B itself: how a run begins there, and what it is given to show. Imported late, by wandb_log."""
+"""All calls of W&B itself: how a run begins there, and what W&B shows of the run. Imported late, by wandb_log."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +15,11 @@ from s9.tracking.wandb_mode import pick_mode as pick_mode
 
 MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
 PAIRS_SHOWN = 100
-GONE = ("Failed to connect to service", "MailboxClosedError")  # as W&B says that its own process was killed
+GONE = ("Failed to connect to service", "MailboxClosedError")  # W&B's errors when its own process was killed
 
 
 def begin_anew(*arguments: Any, **names: Any) -> Any:
-    """The same as `begin`, with a new process of W&B's where that of this process's earlier runs is gone."""
+    """Calls `begin`, with a new process of W&B if the one that earlier runs used is gone."""
     try:
         return begin(*arguments, **names)
     except Exception as error:
@@ -31,13 +31,13 @@ def begin_anew(*arguments: Any, **names: Any) -> Any:
 
 
 def begin(config: Config, own: Any, folder: Path, *, group: str | None, run_id: str, mode: str) -> Any:
-    """Starts the run; what the configuration leaves open is as W&B's own settings say, else as s9 would name it."""
+    """Starts the run; values that the configuration leaves open come from W&B's own settings, else from s9."""
     wanted = config.wandb
     limits = {"init_timeout": wanted.timeout, "finish_timeout": wanted.timeout, "finish_timeout_raises": True}
     return wandb.init(
         mode="online" if mode == "online" else "offline",
         project=wanted.project or own.project or "s9",
-        entity=wanted.entity,  # None, as below: what W&B's own settings say
+        entity=wanted.entity,  # None, as for tags: the value of W&B's own settings
         id=run_id,
         resume="allow",
         name=config.name or own.run_name or config.run_name,
@@ -66,7 +66,7 @@ def mistakes(predictions: dict[str, np.ndarray]) -> list[Any]:
 
 
 def confusion(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The confusion matrix, or where W&B could not show one the pairs of classes that are confused most."""
+    """The confusion matrix, or, for too many classes for W&B to show, the most confused pairs of classes."""
     names, preds, labels = _read(predictions)
     if len(names) <= MATRIX_CLASSES:
         matrix = wandb.plot.confusion_matrix(y_true=labels.tolist(), preds=preds.tolist(), class_names=names)
@@ -81,7 +81,7 @@ def _read(predictions: dict[str, np.ndarray]) -> tuple[list[str], np.ndarray, np
 
 
 def confused_pairs(labels: np.ndarray, preds: np.ndarray, names: list[str]) -> list[list[Any]]:
-    """The most frequent mistakes: true class, predicted class, number of images, part of the true class's images."""
+    """The most frequent mistakes: true class, predicted class, number of images, fraction of the true class."""
     wrong = labels != preds
     pairs, counts = np.unique(np.stack([labels[wrong], preds[wrong]]), axis=1, return_counts=True)
     totals = np.bincount(labels, minlength=len(names))
@@ -97,7 +97,7 @@ def pictures(paths: list[Path]) -> dict[str, Any]:
 
 
 def in_one_line(error: Exception) -> str:
-    """Of pydantic's errors, W&B's among its settings, the first line says how many there are and no more."""
+    """The first error in one line. The first line of a pydantic error, as of W&B's settings, only counts the errors."""
     if callable(errors := getattr(error, "errors", None)):
         first = errors()[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

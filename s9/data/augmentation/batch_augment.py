@@ -64,7 +64,7 @@ class BatchAugment:
         return [torch.from_numpy(table).to(device, non_blocking=True) for table in tables]
 
     def __call__(self, images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.Tensor:
-        """Augments images (B, 3, H, W), whose positions in the split are `index` (B,). May write into `images`."""
+        """Augments images (B, 3, H, W) whose positions in the split are `index` (B,). May write into `images`."""
         for transform, table in zip(self.transforms.values(), draws, strict=True):
             images = transform(images, table.index_select(0, index))
         return images

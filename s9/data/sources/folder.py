@@ -1,4 +1,4 @@
-"""A user's own images: root/{train,val,test}/<class>/**, decoded once, kept in s9's cache, never in the user's folder."""
+"""A user's own images: root/{train,val,test}/<class>/**, decoded once and kept in s9's cache, never in their folder."""
 
 import hashlib
 import logging
