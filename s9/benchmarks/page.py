@@ -11,7 +11,7 @@ BLOCK = re.compile(r"(<!-- tables of (\S+\.json) -->\n).*?(<!-- end -->)", re.DO
 
 
 def write_page(page: Path) -> list[str]:
-    """Writes what stands between `<!-- tables of NAME.json -->` and `<!-- end -->` anew; the names of the files read.
+    """Rewrites all between `<!-- tables of NAME.json -->` and `<!-- end -->`; returns the names of the files read.
 
     Raises:
         UserError: the page or one of the files cannot be read, or the page has no such lines.

@@ -21,12 +21,12 @@ from s9.system.errors import UserError
 PARTS = ("augment", "convolution", "step", "epoch", "startup", "growth", "contention")
 MODELS = ("reference", "strided", "dilated")
 SETS = ("basic", "full", "strong")
-FIXED = {"step": ("model", "all three networks"), "augment": ("aug", "three sets")}  # by part: the key that has no effect, what is timed
+FIXED = {"step": ("model", "all three networks"), "augment": ("aug", "three sets")}  # (refused key, what is timed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the door was given, as words; overrides: keys of s9.train; said: all of it, for the record."""
+    """The command's arguments, as text. overrides: keys of s9.train; said: all of them, for the record."""
 
     bench: str
     repeats: str

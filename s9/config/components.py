@@ -56,7 +56,7 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        if error.name and not f"{module_name}.".startswith(f"{error.name}."):  # an import in the user's module
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):  # a failed import in the user's module
             raise UserError(f"{key}._target_={target}: {module_name} cannot be imported ({error})") from None
         raise UserError(f"{key}._target_={target}: there is no module {module_name}") from None
     found = getattr(module, name, None)
@@ -64,7 +64,7 @@ def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:
         close = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"{key}._target_={target}: {module_name} has no {name}{meant}")
-    # The module that defines it counts too: an allowed module may import, say, subprocess.
+    # The module that defines the target counts too: an allowed module may import, say, subprocess.
     owner, allowed = getattr(found, "__module__", "") or "", allowed_targets(group)
     if not f"{owner}.".startswith(allowed):
         raise UserError(f"{key}._target_={target}: must be defined in {' or '.join(allowed)}, not in {owner}")

@@ -1,4 +1,4 @@
-"""The keys of a data set's configuration: types, units and ranges. The values are in conf/data/, none is here too."""
+"""The keys of a data set: types, units and ranges. The values are in conf/data/; nothing is stated twice."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ class DataConfig:
     loader: str = MISSING  # resident: the images live on the device; workers: processes read them from memory or disk
     workers: int = MISSING  # processes, with loader=workers; 0: the training process itself
     kind: str = field(default=MISSING, kw_only=True)  # which class of this file
-    val_seed: int | None = field(default=None, kw_only=True)  # chooses the val images; null: `seed` does, as in older runs
+    val_seed: int | None = field(default=None, kw_only=True)  # fixes the val images; null: `seed` does, as in old runs
 
     def __post_init__(self) -> None:
         fits = DATA_CONFIGS.get(self.kind) is type(self)
@@ -59,7 +59,7 @@ class FolderConfig(DataConfig):
     image_size: int = MISSING  # pixels
     cache: str | None = None  # as above
     kind: str = field(default="folder", kw_only=True)
-    high_depth: str = field(default="scale", kw_only=True)  # more than 8 bits a channel: scale to 8, or refuse
+    high_depth: str = field(default="scale", kw_only=True)  # more than 8 bits per channel: scale to 8, or refuse
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,7 +45,7 @@ def identity(config: Config, *, device: str, precision: str, donors: Mapping[str
         "device": device,
         "precision": precision,
         "weights of": {key: list(donors.get(key, ())) for key in ("init_from", "teacher")},
-        "order of": {"transforms": list(config.aug.transforms), "layers": layers},  # equality ignores it
+        "order of": {"transforms": list(config.aug.transforms), "layers": layers},  # dict equality ignores the order
     }
     found: Identity = _numbers_as_floats(_without_free(as_dict(config), "") | more)
     return found

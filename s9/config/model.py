@@ -1,4 +1,4 @@
-"""The keys of a network's configuration, with its layers as rows. The values are in conf/model/, none is here too."""
+"""The keys of a network's configuration, layers as rows. The values are in conf/model/; nothing is stated twice."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any

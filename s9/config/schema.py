@@ -1,4 +1,4 @@
-"""The keys of a run's configuration: types, units and ranges. The values are in conf/, none is here too.
+"""The keys of a run's configuration: types, units and ranges. The values are in conf/; nothing is stated twice.
 
 Every dataclass checks its own values when it is made, so a `Config` that exists is valid. The package that builds a
 `_target_` checks whether its class takes the given arguments.

@@ -75,7 +75,7 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[
 
 
 def _end(config: ModelConfig, last: LayerRow, num_classes: int) -> list[LayerRow]:
-    """The rows of the average and, where there is one, of the head."""
+    """The rows of the average and, if the network has one, of the head."""
     channels, size = last.channels, last.size
     average = replace(
         last,

@@ -42,7 +42,7 @@ class JobLine:
 
 
 def add_row(sweep_dir: Path, row: dict[str, Any]) -> None:
-    """Writes one job's line, in place of that job's earlier line; jobs that end at the same time wait for each other."""
+    """Writes one job's line, in place of the job's earlier line; jobs that end at the same time wait for each other."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="")
     writer.writeheader()

@@ -14,8 +14,8 @@ def share_cores() -> None:
     """Lets waiting OpenMP threads sleep if other programs keep busy the cores that these threads would compute on.
 
     A step has hundreds of parallel parts, each as slow as its slowest thread. By default a waiting thread spins for a
-    while; if a program is busy, it thereby holds the core that the slowest thread needs. On idle cores spinning is
-    faster. The results are the same either way. Settings for waiting in the environment take precedence.
+    while; next to a busy program, the spinning thread holds the core that the slowest thread needs. On idle cores
+    spinning is faster. The results are the same either way. Settings in the environment take precedence.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys() and others_are_busy():
         os.environ["GOMP_SPINCOUNT"] = "0"

@@ -108,7 +108,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def write_epochs(self, records: list[dict[str, float]], times: list[dict[str, float]]) -> None:
-        """Replaces the lines of `metrics` and `times`: a killed run may have written more epochs than its checkpoint."""
+        """Replaces the lines of `metrics` and `times`: a killed run may have epochs there that its checkpoint lacks."""
         for path, lines in ((self.metrics, records), (self.times, times)):
             write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 

@@ -23,7 +23,7 @@ from s9.models.analysis import ModelFacts
 
 log = logging.getLogger("s9")
 
-BEST = {"val/accuracy": "max", "val/loss": "min"}  # which of its values the summary shows
+BEST = {"val/accuracy": "max", "val/loss": "min"}  # which value of each metric the summary shows
 INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
 
 

@@ -125,7 +125,7 @@ class Affine(BatchTransform):
         return self.warp(images, *self.matrices(uniform, images.shape[2], images.shape[3]))
 
     def matrices(self, uniform: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 7) -> matrices (B, 2, 2), shifts (B, 2) in (x, y): pixel v (from the centre) moves to matrix v + shift."""
+        """(B, 7) -> matrices (B, 2, 2), shifts (B, 2) in (x, y): offset v from the centre becomes matrix v + shift."""
         u = uniform.T
         scale_x, scale_y = both_axes("scale", self.scale, 1)
         sx = real(u[0], scale_x)
