@@ -3,11 +3,11 @@
 import signal
 import sys
 
-if sys.argv[:1] == ["-m"]:  # a door is being started: Ctrl-C while it imports ends it without a traceback
+if sys.argv[:1] == ["-m"]:  # a command starts: Ctrl-C during its imports ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from s9.system.process import share_cores
 
 __version__ = "0.1.0"
 
-share_cores()  # here, since libgomp reads how to wait when torch loads it
+share_cores()  # here, since libgomp reads how threads wait when torch loads it

@@ -1,4 +1,4 @@
-"""Speed, measured beside what people would otherwise run.   python -m s9.bench bench=all data=folder"""
+"""Measures speed against what people would otherwise run.   python -m s9.bench bench=all data=folder"""
 
 from pathlib import Path
 

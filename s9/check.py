@@ -1,4 +1,4 @@
-"""The network layer by layer, and what the assignment says of it.   python -m s9.check model=dilated aug=full"""
+"""Prints the layer table and how many of the assignment's rules hold.   python -m s9.check model=dilated aug=full"""
 
 from s9.cli.door import open_door
 from s9.system.errors import UserError

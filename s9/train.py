@@ -1,4 +1,4 @@
-"""The main door: composes a run, or finds the one to resume, and ends with its exit code.   python -m s9.train"""
+"""The main command: composes a run or finds the one to resume, and ends with its exit code.   python -m s9.train"""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from s9.cli.help import help_text
 from s9.system.errors import UserError
 from s9.system.interrupt import Interrupted, Interrupts, leave
 
-RANK_0_SAYS_S = 20  # what a process of torchrun's waits before it ends with an error that rank 0 has too
+RANK_0_SAYS_S = 20  # how long other torchrun processes wait before they end with an error that rank 0 reports
 
 HELP = """Trains one network, tests it once, and leaves a folder with everything there is to know about the run.
 
@@ -41,12 +41,12 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stop:
         leave(128 + stop.number)
     if torchrun or interrupts.received is not None:
-        leave(code)  # as in ranks.py: an abort on python's way out would make torchrun end the ranks that still work
+        leave(code)  # as in ranks.py: an abort at python's exit would make torchrun end the ranks that still work
     return code
 
 
 def follow_rank_0(asked: list[str], rest: list[str]) -> None:
-    """One of torchrun's other processes: makes no folder, and leaves it to rank 0 to say what is wrong."""
+    """Trains in a torchrun process other than rank 0: makes no folder and lets rank 0 report what is wrong."""
     from s9.cli.launch import config_of
     from s9.runs.run import follow_torchrun
 

@@ -240,7 +240,7 @@ ADVICE = "; choose another folder with data.cache=<folder>, or with S9_CACHE=<fo
 
 def asked_by_a_stranger(cache: Path | str, **environment: str) -> str:
     """What another user's process gets, or is told, who would make [1]."""
-    kept = {key: value for key, value in os.environ.items() if key != "HOME"}
+    kept = {key: value for key, value in os.environ.items() if key not in ("HOME", "S9_CACHE")}
     command = [sys.executable, "-c", AS_A_STRANGER, str(STRANGER), str(cache)]
     done = subprocess.run(
         command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=False, timeout=60
@@ -328,3 +328,9 @@ def test_an_empty_name_in_the_environment_is_none(
         monkeypatch.setenv("S9_CACHE", given)
     config: Any = compose_config([f"data={data}"]).data
     assert cache_folder(config.cache) == tmp_path / ".cache" / "s9"
+
+
+def test_a_named_cache_wins_over_that_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("S9_CACHE", str(tmp_path / "of the environment"))
+    assert cache_folder(None) == tmp_path / "of the environment"
+    assert cache_folder(str(tmp_path / "named")) == tmp_path / "named"

@@ -66,11 +66,8 @@ WRONG = {
         "aug.transforms.dropout.max_holes=1",
         "CoarseDropout does not know it",
     ],
-    "aug=full aug.transforms.dropout.num_holes_range=[5,1]": ["aug.transforms.dropout", "num_holes_range=[5, 1] must"],
-    "aug=full aug.transforms.dropout.hole_width_range=[9,3]": [
-        "aug.transforms.dropout",
-        "hole_width_range=[9, 3] must",
-    ],
+    "aug=full aug.transforms.dropout.num_holes_range=[5,1]": ["aug.transforms.dropout", "num_holes_range=[5, 1]"],
+    "aug=full aug.transforms.dropout.hole_width_range=[9,3]": ["aug.transforms.dropout", "hole_width_range=[9, 3]"],
     "aug=full aug.transforms.dropout.fill_mask=0": ["aug.transforms.dropout", "fill_mask=0", "null"],
     "aug=full aug.transforms.shift_scale_rotate.scale=[0,1]": ["aug.transforms.shift_scale_rotate", "scale=[0, 1]"],
     "+aug.transforms.mine._target_=os.system": ["aug.transforms.mine._target_=os.system", "albumentations."],

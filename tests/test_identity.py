@@ -13,10 +13,12 @@ from s9.cli.compose import Asked, checked, compose, compose_config
 from s9.config.identity import FREE, Identity, differences, identity
 from s9.config.stored import as_dict
 from s9.data.sources import cifar10
+from s9.data.sources.load import load_images
 from s9.runs.prepare import identity_of
 from s9.runs.resume import newest_unfinished
 from s9.runs.run import train
 from s9.tracking.folder import RunFolder
+from tests.conftest import composed
 from tests.doors import SMALL
 from tests.test_cifar10 import TRAIN_FILES, archive_of, batch_file, labels_of, pixels_of
 
@@ -26,7 +28,7 @@ WEIGHTS = "0" * 64
 
 def of(*overrides: str, device: str = "cpu", precision: str = "float32", teacher: str | None = None) -> Identity:
     donors = {"teacher": [teacher]} if teacher else {}
-    return identity(compose_config(["data=digits", *overrides]), device=device, precision=precision, donors=donors)
+    return identity(composed("data=digits", *overrides), device=device, precision=precision, donors=donors)
 
 
 SAME = {
@@ -206,7 +208,7 @@ def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFol
     def make(*overrides: str, name: str = "run") -> RunFolder:
         folder = RunFolder(Path("outputs") / "2026-11-25" / name)
         folder.path.mkdir(parents=True)
-        config = compose_config(["data=digits", *overrides])
+        config = composed("data=digits", *overrides)
         folder.write_config(config)
         folder.write_identity(identity_of(config))
         folder.status.write_text('{"state": "running", "started": "2026-11-25T10:00:00Z", "starts": 1}')
@@ -216,7 +218,7 @@ def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFol
 
 
 def found(*overrides: str) -> tuple[str | None, list[str]]:
-    folder, said = newest_unfinished(compose_config(["data=digits", *overrides]), None)
+    folder, said = newest_unfinished(composed("data=digits", *overrides), None)
     return (folder.path.name if folder else None), said
 
 
@@ -253,6 +255,23 @@ def test_auto_names_the_nearest_unfinished_run_and_what_differs(cut: Callable[..
     (line,) = said
     assert "near" in line
     assert line.endswith("differs: seed was 1, is 0")
+
+
+def test_auto_tells_two_folders_of_images_apart_by_their_contents(
+    cut: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    for root in ("one", "other"):
+        images_in(tmp_path / root)
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")
+    Image.new("RGB", (32, 32)).save(tmp_path / "other" / "train" / "class0" / "more.png")
+    here = [f"data.cache={tmp_path / 'cache'}", "data.val_size=4", "data=folder"]
+    folder = cut(*here, f"data.root={tmp_path / 'one'}")
+    config = folder.read_config()
+    folder.write_images(load_images(config.data, config.seed).facts)
+    assert found(*here, f"data.root={tmp_path / 'moved'}") == ("run", [])
+    none, said = found(*here, f"data.root={tmp_path / 'other'}")
+    assert none is None
+    assert "data.root was " in said[0]
 
 
 def test_auto_leaves_a_finished_run_alone(cut: Callable[..., RunFolder]) -> None:

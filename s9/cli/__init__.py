@@ -1,1 +1,1 @@
-"""Between the shell and the rooms: composing, help, and one plain line for each mistake."""
+"""Between the shell and the other packages: composing, help, and one plain line for each mistake."""

@@ -1,4 +1,4 @@
-"""From arguments to a checked configuration: Hydra composes, and every wrong input is one plain line."""
+"""From arguments to a checked configuration: Hydra composes, and every wrong input gives one plain line."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -48,15 +48,15 @@ def compose_config(overrides: Sequence[str]) -> Config:
     """The checked configuration that these arguments make.
 
     Raises:
-        UserError: in one line, what is wrong with which of them.
+        UserError: in one line, what is wrong with which argument.
     """
     return checked(compose(Asked(overrides))[0])
 
 
 def checked(composed: DictConfig) -> Config:
-    """Checked by the schema, and by the rooms that build what it names. Raises UserError in one line."""
+    """The configuration, checked by the schema and the packages that build its parts. Raises UserError in one line."""
     config = to_config(composed)
-    from s9.runs.check import check_values  # here: a mistake in a key is answered without torch
+    from s9.runs.check import check_values  # here: a mistake in a key is reported without importing torch
 
     check_values(config)
     return config
@@ -73,7 +73,7 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
             found = composed(overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, overrides, composed) from None
-    HydraConfig.instance().set_config(found)  # where ${hydra:...} looks: an option's name is its file's
+    HydraConfig.instance().set_config(found)  # read by ${hydra:...}: an option's name is its file's name
     own = found.hydra
     with open_dict(found):
         del found["hydra"]
@@ -82,10 +82,10 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
 
 @contextmanager
 def _hydra(asked: Asked) -> Iterator[tuple[Callable[[list[str]], DictConfig], Callable[[str], list[str]]]]:
-    """(composes arguments, gives a group's options), over the folders that `asked` names."""
+    """Yields two functions over the folders that `asked` names: one composes arguments, one lists a group's options."""
     folders = create_config_search_path(str(CONF))
     if asked.config_dir:
-        before = SearchPathQuery(provider="schema")  # which Hydra wants last
+        before = SearchPathQuery(provider="schema")  # Hydra wants the schema last
         folders.prepend("command-line", f"file://{Path(asked.config_dir).absolute()}", before)
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("s9", folders)
@@ -102,7 +102,7 @@ def _hydra(asked: Asked) -> Iterator[tuple[Callable[[list[str]], DictConfig], Ca
 
 
 def check_form(override: str, options: Callable[[str], list[str]]) -> None:
-    """Groups, added and removed keys: what can be judged without composing.
+    """Checks what needs no composing: groups, added keys and removed keys.
 
     Raises:
         UserError: there is no such option; an added key that nothing reads; a key that cannot be removed.
@@ -127,6 +127,6 @@ def check_form(override: str, options: Callable[[str], list[str]]) -> None:
 
 
 def _values(parsed: Any) -> list[Any]:
-    """The values of a sweep, or the one value. A choice is quoted or not, a group's option is a word either way."""
+    """The values of a sweep, or the one value. Quotes are removed: an option's name is the same with or without."""
     values = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
     return [v.text if isinstance(v, QuotedString) else v for v in values]

@@ -1,4 +1,4 @@
-"""The frame of every door: its help, one plain line for a mistake, and the end of the process."""
+"""The frame of every command: its help, one plain line for a mistake, and its exit code."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ ALLOW_KEY = "allow="
 
 
 def open_door(main: Callable[[list[str]], int | None], usage: str | Callable[[], str]) -> None:
-    """Runs a door with the shell's arguments and ends the process with the code that it returns.
+    """Runs a command with the shell's arguments and ends the process with the exit code that `main` returns.
 
-    A mistake of the user's becomes one line on stderr and exit code 2. `allow=my_package` is taken out here.
+    A mistake of the user's becomes one line on stderr and exit code 2. `allow=my_package` is read here, not passed on.
     """
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a run listens, Ctrl-C ends the process, without a traceback
@@ -34,7 +34,7 @@ def open_door(main: Callable[[list[str]], int | None], usage: str | Callable[[],
     except UserError as error:
         say_error(error)
         code = 2
-    except BrokenPipeError:  # whoever reads has seen enough, as in | head
+    except BrokenPipeError:  # the reader has closed the pipe, as | head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     if code:
@@ -42,12 +42,12 @@ def open_door(main: Callable[[list[str]], int | None], usage: str | Callable[[],
 
 
 def say_error(error: object) -> None:
-    """One line on stderr."""
+    """Prints the error as one line on stderr."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def key_values(arguments: list[str], defaults: Mapping[str, str | None], usage: str) -> dict[str, str]:
-    """Reads `key=value` arguments of the small doors. A default of None means that the key must be given.
+    """Reads `key=value` arguments of the small commands. A default of None means that the key must be given.
 
     Raises:
         UserError: an unknown or a missing key.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-# In a checkout conf/ stands beside s9/; an installed wheel carries it inside.
+# In a checkout conf/ is next to s9/; in an installed wheel conf/ is inside s9/.
 _HERE = Path(__file__).parent.parent
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 
@@ -15,7 +15,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def help_text(head: str) -> str:
-    """The groups, their options with the first line of each file, an example a group."""
+    """The groups and their options, each with its file's first line and example, then how to set values and sweep."""
     root = yaml.safe_load((CONF / "config.yaml").read_text())
     default = {k: v for entry in root["defaults"] if isinstance(entry, dict) for k, v in entry.items()}
     lines = [head, "", "Groups (group=option; * is the default):"]

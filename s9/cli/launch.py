@@ -34,7 +34,7 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
     """Checks everything that the arguments ask for, then hands over to Hydra; returns the exit code.
 
     Args:
-        auto: resume=auto was said: an unfinished run of the same identity is resumed instead.
+        auto: whether resume=auto was given: an unfinished run of the same identity is then resumed instead.
 
     Raises:
         UserError: in one line, what is wrong.
@@ -43,7 +43,7 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
     flags = read_flags(arguments)
     asked = asked_of(flags)
     if flags.hydra_help or flags.shell_completion or flags.info or flags.cfg or flags.config_path:
-        return run_hydra(flags, interrupts)  # not ours to check: nothing is trained, or from another configuration
+        return run_hydra(flags, interrupts)  # unchecked: trains nothing, or from a configuration that is not ours
     if flags.multirun:
         if auto:
             raise UserError("resume=auto: resumes one run, not a sweep; name a job's folder")
@@ -53,7 +53,7 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
         raise UserError(f"{swept[0]}: names several values; add -m to run them all")
     composed, own = compose(asked)
     config = checked(composed)
-    from s9.runs import check, resume  # here, as in `hydra_job`: a mistake in a key is answered without torch
+    from s9.runs import check, resume  # here, as in `hydra_job`: mistakes in keys are reported without importing torch
 
     check.check_donors(config)
     if auto:
@@ -62,7 +62,7 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
         for text in said:
             print(text, file=sys.stderr)
         if folder is not None:
-            return resume_run(str(folder), interrupts)
+            return resume_run(str(folder), interrupts, config)
     return run_hydra(flags, interrupts)
 
 
@@ -83,14 +83,14 @@ def asked_of(flags: argparse.Namespace) -> Asked:
 
 
 def config_of(resume: str, arguments: Sequence[str]) -> Config:
-    """The configuration that rank 0 trains: of the folder that is resumed, or as composed for a new run or for auto.
+    """The configuration that rank 0 trains: read from the folder to resume, or composed for a new run or for auto.
 
     Raises:
         UserError: in one line, what is wrong.
     """
     if resume == "auto":
         return checked(compose(asked_of(read_flags(arguments)))[0])
-    from s9.tracking.folder import RunFolder  # here: as below
+    from s9.tracking.folder import RunFolder  # here: as in `hydra_job`
 
     return RunFolder(Path(resume)).read_config()
 
@@ -100,12 +100,12 @@ def _refuse_flag(message: str) -> NoReturn:
 
 
 def check_sweep(asked: Asked) -> None:
-    """Checks each value of each swept key beside the first values of the others, before any job starts.
+    """Checks each value of each swept key, with the first values of the other keys, before any job starts.
 
     Raises:
-        UserError: what is wrong with one of them.
+        UserError: what is wrong with a value.
     """
-    from s9.runs.check import check_donors  # here: as above
+    from s9.runs.check import check_donors  # here: as in `hydra_job`
 
     choices = []
     for override in asked.overrides:
@@ -120,7 +120,7 @@ def check_sweep(asked: Asked) -> None:
 
 
 def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Hydra composes again, makes the folders and calls the job, once or for each job of a sweep; the exit code."""
+    """Hydra composes again, makes the folders and calls the job, once or per job of a sweep; returns the exit code."""
     codes: list[int] = []
 
     def run(composed: DictConfig) -> Any:
@@ -131,10 +131,10 @@ def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
         return outcome
 
     prepare_hydra()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: what it finds is told in one line here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: its errors are one line below
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
-    except (OSError, ValueError) as found:  # logging.config wraps what it finds in a ValueError
+    except (OSError, ValueError) as found:  # logging.config wraps an OSError in a ValueError
         error = found if isinstance(found, OSError) else found.__cause__
         if not isinstance(error, OSError):
             raise
@@ -150,7 +150,7 @@ def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
 
 def hydra_job(composed: DictConfig, interrupts: Interrupts) -> Any:
     """One run, alone or in a sweep. In a sweep a failed job becomes a line of summary.csv and the others run."""
-    from s9.runs.job import job  # here: torch and all rooms
+    from s9.runs.job import job  # here: imports torch and all packages
 
     own = HydraConfig.get()
     path = Path(own.runtime.output_dir)
@@ -172,7 +172,7 @@ def hydra_job(composed: DictConfig, interrupts: Interrupts) -> Any:
 def command_of(own: Any) -> tuple[str, str]:
     """(the command that trains this job alone, as the shell takes it; its arguments), from Hydra's own record.
 
-    Where its folder lies is left out: repeated, it gets a folder of its own.
+    The command leaves out the job's folder, so that a repeated job gets its own folder.
     """
     flags = [a for s in own.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", s.path)]
     flags += ["--config-name", own.job.config_name] if own.job.config_name != "config" else []
@@ -182,13 +182,16 @@ def command_of(own: Any) -> tuple[str, str]:
     return f"{COMMAND} {given}".strip(), given
 
 
-def resume_run(given: str, interrupts: Interrupts) -> int:
-    """Resumes the run in the folder `given`, with its own configuration and in its own log; returns the exit code.
+def resume_run(given: str, interrupts: Interrupts, config: Config | None = None) -> int:
+    """Resumes the run in the folder `given`, in its own log; returns the exit code.
+
+    Args:
+        config: of the same identity, with other places and W&B settings, say; None: the run's own.
 
     Raises:
-        UserError: the folder is no run's, its run is done, or another process trains it.
+        UserError: the folder holds no run, its run is done, or another process trains that run.
     """
-    from s9.runs import resume  # here: as above
+    from s9.runs import resume  # here: as in `hydra_job`
     from s9.runs.job import job
 
     path = Path(given)
@@ -206,7 +209,7 @@ def resume_run(given: str, interrupts: Interrupts) -> int:
     of_sweep = path.parent if group is not None and group == path.absolute().parent.name else None
     line = JobLine(of_sweep, path.name, command.removeprefix(COMMAND).strip(), path.name)
     named = {"command": command, "line": line, "group": group, "interrupts": interrupts}
-    outcome = job(folder.read_config, folder, resumed=True, **named)
+    outcome = job(lambda: config or folder.read_config(), folder, resumed=True, **named)
     if outcome.state == "failed":
         say_error(outcome.reason)
     elif outcome.reason:

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say of a mistake, as one line that names the key, the value and what is allowed."""
+"""Turns an error of Hydra or OmegaConf into one line that names the key, the value and what is allowed."""
 
 import difflib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from s9.system.errors import UserError
 
 
 def parse(override: str) -> Any:
-    """Hydra's reading of one argument. Raises UserError where that cannot be read."""
+    """One argument as Hydra parses it. Raises UserError if Hydra cannot parse it."""
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:
@@ -45,7 +45,7 @@ def explain(error: Exception, overrides: list[str], compose: Callable[[list[str]
 
 
 def _in_plain_words(reason: str) -> str:
-    """What OmegaConf says of a wrong type, in the words of a person."""
+    """OmegaConf's message about a wrong type, in plain words."""
     wanted = {
         "Integer": "a whole number",
         "Float": "a number",
@@ -60,7 +60,7 @@ def _in_plain_words(reason: str) -> str:
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
-    """The key that was meant: a neighbour spelled alike, one elsewhere with that last part, or the neighbours."""
+    """Suggests a key: a sibling spelled alike, else any key with a similar last part, else lists the siblings."""
     parent, _, leaf = key.rpartition(".")
     if parent.startswith("model.blocks.") and parent in known and leaf in LayerConfig.__dataclass_fields__:
         return f" in this row yet; write +{key}=..."

@@ -1,4 +1,4 @@
-"""What can be judged of a configuration before a run starts, by the rooms that will build what it names."""
+"""Checks of a configuration before a run starts, made by the packages that will build what it names."""
 
 from s9.config.components import check_target
 from s9.config.data import OwnConfig
@@ -17,5 +17,5 @@ def check_values(config: Config) -> None:
 
 
 def check_donors(config: Config) -> None:
-    """Raises UserError where a run that the configuration begins with or learns from is missing or does not fit."""
+    """Raises UserError if a run that init_from= or teacher= names is missing or does not fit."""
     donors_of(config)

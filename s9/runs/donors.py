@@ -1,6 +1,6 @@
-"""Trained networks that a run begins with (init_from=) or learns from (teacher=), and when they are refused.
+"""Donors: trained networks that a run begins with (init_from=) or learns from (teacher=), and when they are refused.
 
-A donor that has seen what is val here would make val too good, so that is refused; it must be of the same images.
+Refused: a donor trained on other images, and one that has seen images that are val here, since val would be too good.
 """
 
 import os
@@ -23,13 +23,13 @@ from s9.training.weights import load_mean_weights, load_weights
 
 @dataclass(frozen=True)
 class Donor:
-    """said: how it was named, as teacher=<folder>."""
+    """One donor. said: how the user named the donor, such as teacher=<folder>."""
 
     said: str
     trained: Trained
 
     def refuse_other_images(self, facts: ImageFacts) -> None:
-        """Raises UserError where its images are known to be others: what is val here may have been train there."""
+        """Raises UserError if its images are known to be others: val here may have been train there."""
         known = self.trained.images
         changes = known.changes(facts, ("train", "val")) if known else []
         if changes:
@@ -38,14 +38,14 @@ class Donor:
 
 @dataclass(frozen=True)
 class Donors:
-    """What `init_from` and `teacher` name, none or more each."""
+    """The donors that `init_from` and `teacher` name, none or more each."""
 
     init_from: Sequence[Donor] = ()
     teacher: Sequence[Donor] = ()
 
     @property
     def digests(self) -> dict[str, list[str]]:
-        """The sha256 of each one's weights, by key."""
+        """The sha256 of each donor's weights, by key."""
         return {key: [donor.trained.digest for donor in of] for key, of in vars(self).items()}
 
     def refuse_other_images(self, facts: ImageFacts) -> None:
@@ -53,7 +53,7 @@ class Donors:
             donor.refuse_other_images(facts)
 
     def fill(self, model: nn.Module, facts: ImageFacts) -> None:
-        """Gives the model the mean of the weights that it begins with, where there are any."""
+        """Fills the model with the mean of the weights of `init_from`, if there are any."""
         if self.init_from:
             runs = [donor.trained for donor in self.init_from]
             load_mean_weights(model, [(run.network(facts), run.weights) for run in runs])
@@ -62,7 +62,7 @@ class Donors:
         """The teacher's networks with their weights.
 
         Raises:
-            UserError: weights are not those of their configuration, or of another number of classes.
+            UserError: weights do not fit their configuration, or are for another number of classes.
         """
         if not self.teacher:
             return None
@@ -75,7 +75,7 @@ class Donors:
 
 
 def donors_of(config: Config) -> Donors:
-    """The donors that a configuration names; no image is read. Raises as `donor_of`."""
+    """The donors that a configuration names; no image is read. Raises what `donor_of` raises."""
     return Donors(
         *(
             [donor_of(key, run, config) for run in ([] if given is None else runs_of(given))]
@@ -85,7 +85,7 @@ def donors_of(config: Config) -> Donors:
 
 
 def runs_of(given: str) -> list[str]:
-    """The runs that are joined in `given` as in PATH; a part that is a path only together with the next stays whole."""
+    """Splits runs that are joined as in PATH; an existing path that itself contains the separator stays whole."""
     parts, runs = given.split(os.pathsep), []
     while parts:
         joined = [os.pathsep.join(parts[:count]) for count in range(len(parts), 0, -1)]
@@ -98,7 +98,7 @@ def donor_of(key: str, given: str, config: Config) -> Donor:
     """The run that `key=given` names, by its folder or by a file of its weights.
 
     Raises:
-        UserError: there is no such run, it has not finished, it is of other data, or it has seen what is val here.
+        UserError: the run does not exist, is not finished, is of other data, or has seen images that are val here.
     """
     said, named = f"{key}={given}", Path(given).expanduser()
     folder = RunFolder(named.parent.parent if named.suffix == ".safetensors" else named)
@@ -113,14 +113,14 @@ def donor_of(key: str, given: str, config: Config) -> Donor:
     except UserError as error:
         raise UserError(f"{said}: {error}") from None
     _refuse_difference(f"{said}: is of other images", _which_images(theirs, images), _which_images(config, images))
-    given_val = images is not None and "val" in images.contents  # a folder of its own: compared with the images
+    given_val = images is not None and "val" in images.contents  # a val folder is compared with the images
     if config.data.val_size and not given_val:
         _refuse_difference(f"{said}: has seen images that are val here", _which_val(theirs), _which_val(config))
     return Donor(said, Trained(theirs, weights, images))
 
 
 def _which_images(config: Config, known: ImageFacts | None) -> dict[str, object]:
-    """By key, what tells before any image is read; a folder may have moved, so its name counts only without facts."""
+    """The settings that tell images apart before any is read. Folders may move: a name counts only without facts."""
     data = config.data
     found: dict[str, object] = {"data": data.kind}
     if isinstance(data, FolderConfig):

@@ -1,4 +1,4 @@
-"""What went wrong with a run, in one line for the person and whole for the log."""
+"""What went wrong with a run: one line for the user, the whole traceback for the log."""
 
 import logging
 import traceback
@@ -12,11 +12,11 @@ from s9.tracking.folder import RunFolder
 
 log = logging.getLogger("s9")
 
-# As torch, CUDA, the kernel, C++ and the dynamic loader say it.
+# The words of torch, CUDA, the kernel, C++ and the dynamic loader.
 NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "failed to map segment")
 
 ON_DISK = "data.loader=workers data.workers=2 leaves them on disk; a smaller data.image_size takes less"
-# File, function and what it took memory for; anything else is training, whose memory grows with the batch.
+# (file, function, what it needs memory for); any other place is training, whose memory grows with the batch.
 TAKES_MEMORY = (
     ("tracking/figures.py", "", "while drawing the figures"),
     ("training/evaluation.py", "", "while scoring 500 images at a time; a smaller model or data.image_size takes less"),
@@ -26,7 +26,7 @@ TAKES_MEMORY = (
 
 
 def in_one_line(error: BaseException, config: Config | None) -> str:
-    """The reason, and what to do where that is known."""
+    """The reason for the failure, and what to do if that is known."""
     said = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UserError):
         return said
@@ -48,7 +48,7 @@ def in_one_line(error: BaseException, config: Config | None) -> str:
 
 
 def _what_took_it(error: BaseException, config: Config | None) -> str:
-    """What was being done when memory ran out, from the innermost place that tells, and what needs less of it."""
+    """What was being done when memory ran out, by the innermost known frame, and what needs less memory."""
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         place = Path(frame.f_code.co_filename)
         for name, function, said in TAKES_MEMORY:
@@ -62,7 +62,7 @@ def _what_took_it(error: BaseException, config: Config | None) -> str:
 
 
 def write_traceback(folder: RunFolder) -> None:
-    """The error that is being handled, whole, to a file of its own and to the end of the run's log."""
+    """Writes the traceback of the error being handled to its own file and to the end of the run's log."""
     text = traceback.format_exc()
     for path, mode in ((folder.traceback, "w"), (folder.log, "a")):
         try:
@@ -73,7 +73,7 @@ def write_traceback(folder: RunFolder) -> None:
 
 
 def survive(what: str, write: Callable[..., Any], *arguments: Any) -> bool:
-    """Writes something that the run can do without until its end; False, and a warning, where it cannot be written."""
+    """Writes something that the run does not need before its end; if that fails, logs a warning and returns False."""
     try:
         write(*arguments)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A run as a job: it returns how it ended, whatever happens, and never ends the process that it runs in."""
+"""A run as a job: whatever happens, the job returns how it ended and never ends its process."""
 
 import logging
 import shlex
@@ -18,9 +18,9 @@ from s9.tracking.folder import RunFolder, TakenError
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: done, failed or interrupted; why; and what a door makes of that.
+    """How a job ended: done, failed or interrupted; why; and the exit code for a command.
 
-    value: val accuracy of the final weights, a fraction; None where there is none.
+    value: val accuracy of the final weights, a fraction; None if they were not scored.
     """
 
     state: str
@@ -39,10 +39,10 @@ def job(
     resumed: bool = False,
     interrupts: Interrupts | None = None,
 ) -> Outcome:
-    """Trains in `folder` what `read` gives, and writes the job's line of its sweep.
+    """Trains the configuration that `read` returns, in `folder`, and writes the job's line of its sweep's summary.csv.
 
     Args:
-        command: that repeats the run. group: of the sweep that it was begun in.
+        command: the one that repeats the run. group: the sweep in which the run began.
         interrupts: listens to signals while the job runs.
     """
     if not resumed and folder.config.exists():
@@ -89,7 +89,7 @@ def _interrupted(folder: RunFolder, line: JobLine, stop: Interrupted) -> Outcome
 
 
 def of_val(folder: RunFolder) -> dict[str, Any]:
-    """What a finished run has in its sweep's summary.csv."""
+    """The columns of a finished run in its sweep's summary.csv."""
     val = folder.read_summary().get("val", {})
     numbers = {f"val/{key}": val.get(key) for key in ("accuracy", "loss")}
     return {"minutes": folder.read_status().get("minutes")} | numbers
@@ -100,9 +100,9 @@ def resume_hint(folder: RunFolder) -> str:
 
 
 def remove_refused(folder: Path, made: list[Path]) -> None:
-    """Takes away what a run left that was refused before its first step, and the folders that are then empty.
+    """Removes what is left of a run that was refused before its first step, and the folders that are then empty.
 
-    Nothing else: hydra.run.dir may name a folder that holds files of the user's.
+    Nothing else is removed: hydra.run.dir may name a folder that holds the user's files.
     """
     for path in made:
         path.unlink(missing_ok=True)

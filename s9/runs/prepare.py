@@ -1,4 +1,4 @@
-"""What a run trains: images, batches, learner and checkpoints, made from the configuration by each rank for itself."""
+"""What a run trains: each rank makes images, batches, learner and checkpoints from the configuration for itself."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from s9.training.ranks import Ranks
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """All that trains, and where it is saved."""
+    """All that training needs, and the checkpoints that save it."""
 
     config: Config
     compute: Compute
@@ -54,7 +54,7 @@ def identity_of(config: Config, donors: Donors | None = None) -> Identity:
     """The run's identity on this machine, without its images.
 
     Raises:
-        UserError: the device, or a donor, is not here.
+        UserError: this machine does not have the device or a donor.
     """
     compute = pick_compute(config.trainer.device, config.trainer.precision)
     digests = (donors or donors_of(config)).digests
@@ -65,7 +65,7 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     """Images, batches, learner and checkpoints of one rank; nothing is written.
 
     Args:
-        known: of the images that a resumed run has trained on.
+        known: facts of the images that a resumed run has trained on.
 
     Raises:
         UserError: the machine or the data cannot do what was asked.
@@ -73,7 +73,7 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     compute = Compute(ranks.device, pick_precision(config.trainer.precision, ranks.device))
     donors = donors_of(config)  # before the data, which may have to be downloaded
     keys.seed_everything(config.seed)
-    keep_freed_memory()  # here too: not every run comes through a door, and ranks come through none
+    keep_freed_memory()  # here too: not every run is started by a command, and ranks never are
     data = load_images(config.data, config.seed)
     if known:
         refuse_changed_images(folder, known, data.facts)
@@ -114,7 +114,7 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
 
 
 def refuse_changed_images(folder: RunFolder, known: ImageFacts, now: ImageFacts) -> None:
-    """Raises UserError where the images are not those that the run has begun with, and names what has changed."""
+    """Raises UserError, which names what has changed, if the images are not those that the run began with."""
     changes = known.changes(now)
     if changes:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What rank 0 does of a run: prepare -> fit -> record -> test -> figures. It alone writes."""
+"""Rank 0's part of a run: prepare -> fit -> record -> test -> figures. Only rank 0 writes files."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ SAMPLES_SHOWN = 10  # images in the augmentation grid
 
 
 class Watched(Watch):
-    """What rank 0 watches: the steps for the screen; a checkpoint is due from time to time, and once a signal came."""
+    """Rank 0's watch: shows steps on the screen; a checkpoint is due every `save_every` seconds and after a signal."""
 
     def __init__(self, progress: Progress, checkpoints: Checkpoints, interrupts: Interrupts):
         self.progress, self.checkpoints, self.interrupts = progress, checkpoints, interrupts
@@ -60,7 +60,7 @@ class Run:
 
     def whole(self) -> dict[str, Any]:
         """Prepares, trains, tests and draws; returns the summary."""
-        machine = runtime.describe_machine(self.ranks.device)  # now: the commit may be another when the run ends
+        machine = runtime.describe_machine(self.ranks.device)  # now: the commit may have changed when the run ends
         known = self.folder.read_images() if self.resumed else None
         p = prepare(self.config, self.folder, self.ranks, self.ranks.from_rank_0("images", known))
         self.folder.write_images(p.data.facts)
@@ -74,12 +74,12 @@ class Run:
             mirror.log_model(facts, self.beside.submit(draw_figures, self.folder))
             with self.interrupts.noted():
                 self.fit(p, position, history, mirror)
-            self.interrupts.stop_if_received()  # one that came since the last look
+            self.interrupts.stop_if_received()  # for a signal since the last check
             summary = self.describe(p, facts, history.best)
             arithmetic = runtime.describe_arithmetic(p.compute)
             summary |= {"machine": machine | arithmetic, "images": p.data.facts.fingerprint}
             self.test(p, history, summary)
-            # Before what the run can do without: a run that is killed while it draws is done.
+            # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
             self.status.set("done", minutes=round(history.seconds / 60, 2))
             say_where(summary, self.folder, history.seconds)
             self.show_end(summary, mirror)
@@ -95,13 +95,13 @@ class Run:
         return summary
 
     def write_samples(self, p: Prepared) -> None:
-        """What training sees, for the figure."""
+        """Writes examples of what training sees, for the figure."""
         shown = p.data.examples(SAMPLES_SHOWN)
         images = np.asarray(shown.images)
         self.folder.write_samples(images, sample_grid(images, p.augment), p.data.names_of(shown.labels))
 
     def restore(self, p: Prepared) -> tuple[Position | None, History]:
-        """Where to begin, and what was measured before; on every rank the same. Lines of epochs to come are removed."""
+        """Where to begin, the same on all ranks, and the history. Lines of later epochs are removed from the files."""
         restored = p.checkpoints.restore() if self.resumed else None
         self.ranks.from_rank_0("checkpoint", str(p.checkpoints.last) if restored else None)
         position, history = (restored[0], History(**restored[1])) if restored else (None, History())
@@ -114,10 +114,10 @@ class Run:
         return WandbLog(self.config, self.folder.path, group=of["group"], run_id=of["wandb_id"], earlier=earlier)
 
     def fit(self, p: Prepared, position: Position | None, history: History, mirror: WandbLog) -> None:
-        """Trains to the last epoch; after each one, and whenever it is due, records and saves.
+        """Trains to the last epoch; records each epoch; saves a checkpoint after each epoch and whenever one is due.
 
         Raises:
-            Interrupted: a signal came; what was reached is saved.
+            Interrupted: a signal came; the steps so far are saved.
         """
         folder, interrupts = self.folder, self.interrupts
         progress = Progress(self.config.trainer.epochs)
@@ -126,7 +126,7 @@ class Run:
             if reached.record:
                 best = history.add(reached.record, reached.times)
                 if best and not failure.survive("the best weights", save_weights, p.learner.tested, folder.best):
-                    with suppress(OSError):  # none at all rather than those of another epoch
+                    with suppress(OSError):  # no best weights rather than another epoch's
                         folder.best.unlink(missing_ok=True)
                 failure.survive("an epoch's line", folder.add_epoch, folder.metrics, history.records[-1])
                 failure.survive("an epoch's times", folder.add_epoch, folder.times, history.times[-1])
@@ -138,7 +138,7 @@ class Run:
                 interrupts.stop_if_received()
 
     def test(self, p: Prepared, history: History, summary: dict[str, Any]) -> None:
-        """Scores the final weights, test for the one time, and writes all that a finished run leaves."""
+        """Scores the final weights, on test for the only time, and writes all files of a finished run."""
         data, tested = p.data, p.learner.tested
         save_weights(tested, self.folder.final)
         if len(data.val):
@@ -149,7 +149,7 @@ class Run:
         self.folder.write_summary(summary)
 
     def show_end(self, summary: dict[str, Any], mirror: WandbLog) -> None:
-        """The figures, and W&B's copy of the results; a run that is done does not fail for want of them."""
+        """Draws the figures and sends W&B the results; the run is done and does not fail if either fails."""
         drawn = self.beside.submit(draw_figures, self.folder).result()
         try:
             mirror.log_end(summary, self.folder.read_arrays(self.folder.predictions), drawn)
@@ -183,9 +183,9 @@ class Run:
 
 
 def draw_figures(folder: RunFolder) -> list[Path]:
-    """Draws what the run's files have so far; the run goes on where that fails."""
+    """Draws the figures of the run's files so far; if that fails, logs a warning, and the run continues."""
     try:
-        from s9.tracking.figures import draw_all  # in the thread beside: matplotlib takes half a second to import
+        from s9.tracking.figures import draw_all  # here, in its own thread: importing matplotlib takes half a second
 
         return draw_all(folder)
     except Exception as error:

@@ -1,11 +1,13 @@
-"""Which run is resumed: the one in a folder that was named, or the newest unfinished one of the same identity."""
+"""Which run is resumed: the one in the named folder, or the newest unfinished run of the same identity."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from s9.config.data import FolderConfig
 from s9.config.identity import Identity, differences
 from s9.config.schema import Config
 from s9.data.image_set import in_short
+from s9.data.sources.load import load_images
 from s9.runs.prepare import identity_of
 from s9.system.errors import UserError
 from s9.tracking.folder import UNFINISHED, RunFolder
@@ -17,7 +19,7 @@ def named(path: Path) -> RunFolder:
     """The run to resume in `path`.
 
     Raises:
-        UserError: the folder is no run's, its run is done, or another process trains it.
+        UserError: the folder holds no run, its run is done, or another process trains that run.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
@@ -32,28 +34,27 @@ def named(path: Path) -> RunFolder:
 
 
 def newest_unfinished(config: Config, chosen: Path | None) -> tuple[RunFolder | None, list[str]]:
-    """Of the unfinished runs of this identity the one that was started last; and lines that say what was found instead.
+    """The unfinished run of this identity that was started last, or None and lines that say what was found instead.
 
     Args:
-        chosen: a folder that the run may be in beside those below outputs/.
+        chosen: a folder that may hold the run, in addition to those below outputs/.
 
     Raises:
-        UserError: a device or donor that the configuration names is not here.
+        UserError: this machine does not have a device or donor that the configuration names.
     """
     wanted, said = identity_of(config), []
     nearest: tuple[int, RunFolder, list[str]] | None = None
     for folder in _unfinished(chosen):
         try:
             stored = _identity_in(folder)
-            others = differences(stored, wanted) if stored else None
-            if others is None:
+            if stored is None:
                 continue
-            if others:
+            if others := differences(stored, wanted) or _other_images(folder, config):
                 nearest = min(nearest or (len(others) + 1, folder, []), (len(others), folder, others), key=_distance)
                 continue
             if folder.is_free():
                 return folder, []
-        except UserError:  # of another version of s9, or not ours to write
+        except UserError:  # a run of another version of s9, or one that we may not write
             continue
         said.append(f"{folder} is being trained (pid {folder.read_status().get('pid')}); this is another run")
     if nearest and not said:
@@ -62,14 +63,25 @@ def newest_unfinished(config: Config, chosen: Path | None) -> tuple[RunFolder | 
     return None, said
 
 
+def _other_images(folder: RunFolder, config: Config) -> list[str]:
+    """How the images of two runs of one identity differ, by their contents: a folder may have moved."""
+    here, there = config.data, folder.read_config().data
+    if not isinstance(here, FolderConfig) or not isinstance(there, FolderConfig) or here.root == there.root:
+        return []
+    known = folder.read_images()
+    if known is not None and not known.changes(load_images(here, config.seed).facts):
+        return []
+    return [f"data.root was {there.root}, is {here.root}"]
+
+
 def _distance(candidate: tuple[int, RunFolder, list[str]]) -> int:
     return candidate[0]
 
 
 def _unfinished(chosen: Path | None) -> Iterable[RunFolder]:
-    """Newest first."""
+    """The unfinished runs below outputs/ and in `chosen`, newest first."""
     name = RunFolder(OUTPUTS).status.name
-    # Not **: it does not look behind symbolic links, and a date's folder may be one.
+    # Not **, which does not follow symbolic links: a date's folder may be one.
     depths = [OUTPUTS.glob(f"{'*/' * depth}{name}") for depth in range(1, 5)]
     places = {path.parent for paths in depths for path in paths} | ({chosen} if chosen else set())
     found = []
@@ -81,8 +93,8 @@ def _unfinished(chosen: Path | None) -> Iterable[RunFolder]:
 
 
 def _identity_in(folder: RunFolder) -> Identity | None:
-    """As the run began; None for a run of before December 2026, whose checkpoints this version does not read."""
+    """The identity that the run began with; None before December 2026, whose checkpoints this version does not read."""
     stored = folder.read_identity()
-    if stored is None and not folder.checkpoints.exists():  # killed before it was written
+    if stored is None and not folder.checkpoints.exists():  # killed before the identity was written
         return identity_of(folder.read_config())
     return stored

@@ -1,4 +1,4 @@
-"""One run in one process or several: claimed, trained, and its status kept whatever happens."""
+"""One run in one process or several: claims the folder, trains, and keeps the status right whatever happens."""
 
 import logging
 import secrets
@@ -30,11 +30,11 @@ def train(
     interrupts: Interrupts | None = None,
     resumed: bool = False,
 ) -> dict[str, Any]:
-    """Trains what `config` says and leaves the run in the folder `path`; its status says how it goes.
+    """Trains `config` and writes the run to the folder `path`, whose status.json says how the run goes.
 
     Args:
-        group: the sweep that the run is a job of. command: that repeats it.
-        resumed: from the newest whole checkpoint in the folder, or from the start where there is none.
+        group: the sweep that the run is a job of. command: the one that repeats the run.
+        resumed: begin at the newest whole checkpoint in the folder, or at the start if there is none.
 
     Returns:
         The run's summary.
@@ -62,7 +62,7 @@ def train(
         status.end("interrupted", reason=str(stop))
         raise
     except Exception as error:
-        if interrupts.received is not None:  # what fails once a signal has come fails because of it
+        if interrupts.received is not None:  # an error after a signal is taken as its consequence
             status.end("interrupted", reason=str(Interrupted(interrupts.received)))
             raise Interrupted(interrupts.received) from error
         if resumed or not isinstance(error, UserError):  # a new run that is refused leaves nothing
@@ -83,7 +83,7 @@ def follow_torchrun(config: Config) -> None:
 
 def follow(ranks: Ranks, config: Config, folder: RunFolder) -> None:
     """What a rank other than 0 does: the same steps on its part of each batch; it writes nothing."""
-    log.setLevel(logging.ERROR)  # rank 0 has said it
+    log.setLevel(logging.ERROR)  # rank 0 logs the rest
     p = prepare(config, folder, ranks, ranks.from_rank_0("images", None))
     newest = ranks.from_rank_0("checkpoint", None)
     restored = p.checkpoints.restore(only=newest) if newest else None

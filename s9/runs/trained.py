@@ -20,7 +20,7 @@ from s9.training.weights import load_weights
 
 @dataclass(frozen=True)
 class Trained:
-    """weights: the file. images: those it was trained on; None for a run of before November 2026."""
+    """weights: the file. images: facts of the training images; None for a run from before November 2026."""
 
     config: Config
     weights: Path
@@ -32,7 +32,7 @@ class Trained:
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def network(self, facts: ImageFacts) -> S9Net:
-        """The network for images of that size and so many classes, its weights not yet loaded."""
+        """The network for the image size and number of classes in `facts`; its weights are not loaded yet."""
         return S9Net(self.config.model, facts)
 
     def loaded(self, facts: ImageFacts, compute: Compute) -> S9Net:
@@ -48,18 +48,18 @@ class Trained:
 
 
 def read_trained(folder: RunFolder, weights: str = "final") -> Trained:
-    """The run's final or best weights, with what they need. Raises UserError where a file cannot be read."""
+    """The run's final or best weights, with configuration and images. Raises UserError where a file cannot be read."""
     return Trained(folder.read_config(), folder.final if weights == "final" else folder.best, folder.read_images())
 
 
 def score_again(path: Path, *, weights: str, split: str, precision: str) -> tuple[list[str], bool]:
-    """Scores a run on val or test, and holds the numbers against its summary.
+    """Scores a run on val or test, and compares the numbers with its summary.
 
     Args:
         weights: final or best. precision: auto (as the run was trained, where this machine can), float32 or bfloat16.
 
     Returns:
-        The lines to print, and whether other numbers came out that neither machine nor precision explains.
+        The lines to print, and whether the numbers differ in a way that neither machine nor precision explains.
 
     Raises:
         UserError: the run cannot be read or scored here.

@@ -1,1 +1,1 @@
-"""Learning: optimizers and schedules, the loop, the weights on disk."""
+"""Training: optimizers and schedules, the loop, checkpoints and the weights on disk."""

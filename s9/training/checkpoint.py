@@ -1,7 +1,7 @@
-"""Checkpoints of a run: all that its next step depends on, written so that a crash at any instant leaves a whole one.
+"""Checkpoints of a run: all that the next step depends on; a crash at any instant leaves a whole checkpoint.
 
-Each file step-00001234.pt holds tensors, numbers and strings only and is read with weights_only=True; beside it
-lies its sha256, in the form that `sha256sum -c` reads. The last two are kept.
+Each file step-00001234.pt holds tensors, numbers and strings only and is read with weights_only=True. Its
+sha256 is in step-00001234.sha256, in the form that `sha256sum -c` reads. The last two checkpoints are kept.
 """
 
 import hashlib
@@ -24,18 +24,16 @@ from s9.training.learner import Learner
 log = logging.getLogger("s9")
 
 KEPT = 2
-FORMAT = (
-    3  # raised when what is stored changes, or what the same configuration trains; 3: the identity of November 2026
-)
+FORMAT = 3  # raised when the stored content changes, or what a configuration trains; 3: the identity of November 2026
 PARTS = ("format", "identity", "world", "threads", "position", "extra", "random", "learner")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """How far training is, with the sums of the epoch that is under way.
+    """How far training is, with the sums of the current epoch.
 
-    epoch: the one being trained, from 1. batch: batches of it that are done. step: optimizer steps so far.
-    images: seen in this epoch; of them loss_sum is the sum of the losses (nats), correct the number predicted right.
+    epoch: the current one, from 1. batch: batches done in this epoch. step: optimizer steps so far.
+    images: seen in this epoch. loss_sum: the sum of their losses (nats). correct: how many were predicted right.
     """
 
     epoch: int = 1
@@ -50,9 +48,9 @@ class Checkpoints:
     """Saves and restores a learner, the random streams and the position, in the files of one folder.
 
     Args:
-        identity: of the run; a checkpoint of another one is refused.
+        identity: of the run; a checkpoint with another identity is refused.
         world: how many processes train together.
-        save_every: seconds after which one is due.
+        save_every: seconds after which the next checkpoint is due.
     """
 
     def __init__(self, folder: Path, learner: Learner, identity: Identity, *, world: int, save_every: float):
@@ -65,10 +63,10 @@ class Checkpoints:
         return time.monotonic() - self.tried >= self.save_every
 
     def save(self, position: Position, extra: dict[str, Any]) -> bool:
-        """Writes a checkpoint; where that fails, says so, keeps the ones before and returns False.
+        """Writes a checkpoint; if that fails, logs a warning, keeps the earlier checkpoints and returns False.
 
         Args:
-            extra: plain values that come back with it.
+            extra: plain values, which `restore` returns.
         """
         content = {
             "format": FORMAT,
@@ -87,7 +85,7 @@ class Checkpoints:
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
         try:
             self.folder.mkdir(exist_ok=True)
-            # The sum first: a checkpoint is one only with its sum, and a sum without its checkpoint harms nobody.
+            # The sha256 first: a checkpoint without its sha256 is useless, a sha256 without its checkpoint harmless.
             write_whole(path.with_suffix(".sha256"), f"{digest}  {path.name}\n".encode())
             write_whole(path, buffer.getbuffer())
         except OSError as error:
@@ -96,17 +94,17 @@ class Checkpoints:
             path.with_suffix(".sha256").unlink(missing_ok=True)
             return False
         self.last = path
-        keep = [p for p in found(self.folder) if p <= path][:KEPT]  # a newer one was found damaged
-        for other in self.folder.glob("*step-*"):  # a process that was killed leaves .part files and lone sums too
+        keep = [p for p in found(self.folder) if p <= path][:KEPT]  # newer ones were found damaged
+        for other in self.folder.glob("*step-*"):  # killed processes leave .part files and lone .sha256 files too
             if other.with_suffix(".pt") not in keep:
                 other.unlink(missing_ok=True)
         return True
 
     def restore(self, only: str | None = None) -> tuple[Position, dict[str, Any]] | None:
-        """Fills the learner from the newest whole checkpoint; (position, extra), or None where there is none.
+        """Loads the newest whole checkpoint into the learner; returns (position, extra), or None if there is none.
 
         Args:
-            only: the path of the one to take; by default the newest.
+            only: the path of the checkpoint to load; by default the newest.
 
         Raises:
             UserError: the checkpoint is of another configuration, network or version.
@@ -140,7 +138,7 @@ class Checkpoints:
             log.warning("%s is of %d processes, and %d resume it: not what an uncut run would give", path, was, now)
         if content["threads"] != torch.get_num_threads():
             log.info("%s: %d threads, as the run began with", path, content["threads"])
-            torch.set_num_threads(content["threads"])  # sums are rounded in another order with others
+            torch.set_num_threads(content["threads"])  # another number of threads rounds sums in another order
         set_random_state(content["random"])
 
 
@@ -163,7 +161,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError("its sha256 is another one")
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # of a file that is none of ours torch.load may raise anything
+    except Exception as error:  # torch.load may raise anything on a file that is not ours
         raise ValueError(f"not a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from None
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError("not a checkpoint of s9")
@@ -173,7 +171,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of every global stream; none of python's and numpy's is drawn from while training, libraries might."""
+    """The states of all global random streams; training draws from torch's alone, libraries may draw from others."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     return {
@@ -191,4 +189,4 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # there may be fewer now
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])  # now there may be fewer GPUs

@@ -1,4 +1,4 @@
-"""Distillation: a trained network's probabilities as labels, beside the true ones.
+"""Distillation: a trained network's probabilities as labels, in addition to the true labels.
 
 Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
 """
@@ -11,9 +11,9 @@ from s9.config.schema import DistillationConfig
 
 
 class Teacher:
-    """Networks that are trained no more, in their evaluation form; they see the same augmented images as their student.
+    """Frozen networks in evaluation mode, which see the same augmented images as their student.
 
-    Several teach as one, by the geometric mean of their probabilities, which is the mean of their logits.
+    Several networks are one teacher, by the geometric mean of their probabilities, which is the mean of their logits.
     Why the same images: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
     """
 
@@ -27,14 +27,14 @@ class Teacher:
         return torch.stack([model(images) for model in self.models]).mean(0)
 
     def taught(self, loss: torch.Tensor, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """The loss of the true labels and that of the teacher's logits, by their shares; all in float32.
+        """(1 - share) x the loss on the true labels + share x the loss on the teacher's logits, all in float32.
 
-        The teacher's is the Kullback-Leibler divergence at `temperature`, times its square: so the size of its
-        gradient hardly depends on the temperature where that is high. (The paper has the cross entropy, which is more
-        by the entropy of the teacher: the gradient is the same.)
+        The loss on the teacher's logits is the Kullback-Leibler divergence at `temperature`, times temperature squared:
+        so the size of its gradient hardly depends on a high temperature. (The paper uses the cross entropy, which is
+        larger by the entropy of the teacher and has the same gradient.)
 
         Args:
-            loss: of the true labels, in nats, a scalar. logits: the student's, wanted: the teacher's; (B, num_classes).
+            loss: on the true labels, in nats, a scalar. logits: the student's; wanted: the teacher's; (B, num_classes).
 
         Returns:
             A scalar, in nats.

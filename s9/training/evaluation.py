@@ -1,4 +1,4 @@
-"""Scoring a network on a split: probabilities, loss and accuracy; the same code while training and long after."""
+"""Scoring a network on a split: probabilities, loss and accuracy; training and s9.evaluate share this code."""
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ def score(probs: torch.Tensor, split: Split) -> Scores:
 
 
 def score_with_flip(model: nn.Module, split: Split, facts: ImageFacts, compute: Compute) -> tuple[Scores, torch.Tensor]:
-    """(scores, probabilities) of the plain images; flip averaging only adds `accuracy_flip`, a name of its own."""
+    """(scores, probabilities) of the plain images; flip averaging only adds the score `accuracy_flip`."""
     probs = predict(model, split, facts, compute)
     flipped = score(predict(model, split, facts, compute, flip=True), split)
     return score(probs, split) | {"accuracy_flip": flipped["accuracy"]}, probs

@@ -1,4 +1,4 @@
-"""What learns: a network with its moving average, its optimizer, its schedule and its teacher; one state to save."""
+"""The learner: a network with its moving average, its optimizer, its schedule and its teacher; one state to save."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 @dataclass(kw_only=True)
 class Learner:
-    """All that a training step reads and changes. ema: follows the model's weights; val and test see it where it is."""
+    """All that a training step reads and changes. ema: the averaged model, scored instead of `model`."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -26,20 +26,20 @@ class Learner:
 
     @property
     def tested(self) -> nn.Module:
-        """What val and test see, and what is saved as weights."""
+        """The network that is scored on val and test, and saved as weights."""
         return plain_module(self.ema or self.model)
 
     @property
     def lr(self) -> float:
-        """Of the next step, in the first group."""
+        """The learning rate of the next step, in the first parameter group."""
         return float(self.scheduler.get_last_lr()[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each part by name; a teacher does not change."""
+        """The state of each part by name, without the teacher, which does not change."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up a state that `state_dict` gave.
+        """Loads a state that `state_dict` returned.
 
         Raises:
             KeyError, RuntimeError, ValueError: the state is not of such a learner.
@@ -55,7 +55,7 @@ class Learner:
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
     """A copy whose weights and batch statistics follow the model's as an exponential moving average; None at decay 0.
 
-    After n updates the decay is at most (1 + n) / (10 + n): else the mean of a short run is still its first weights.
+    After n updates the decay is at most (1 + n) / (10 + n): else a short run's mean stays near its first weights.
     Source of that bound: `num_updates` of TensorFlow's ExponentialMovingAverage.
     """
     if decay == 0:
@@ -63,7 +63,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
 
     @torch.no_grad()
     def follow(means: Tensors, values: Tensors, _: torch.Tensor | int) -> None:
-        count = int(average.n_averaged)  # on the host; what is passed was copied to the device, and asking it waits
+        count = int(average.n_averaged)  # on the host; the count passed in `_` is on the device, and reading it waits
         share = 1 - min(decay, (1 + count) / (10 + count))
         if means[0].is_floating_point():
             torch._foreach_lerp_(means, values, share)

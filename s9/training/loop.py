@@ -1,4 +1,4 @@
-"""The training loop as a generator: it trains and yields one record an epoch; the caller logs, saves and stops."""
+"""The training loop as a generator: it trains and yields one record per epoch; the caller logs, saves and stops."""
 
 import time
 from collections.abc import Generator
@@ -19,17 +19,17 @@ from s9.training.learner import Learner
 from s9.training.ranks import Ranks
 from s9.training.step import compiled, stop_if_not_finite, stop_if_weights_not_finite, train_step
 
-CHECK_EVERY = 20  # steps between looks at the loss on a CPU; elsewhere each look would wait for the device
+CHECK_EVERY = 20  # steps between checks of the loss on a CPU; elsewhere each check would wait for the device
 
 EpochRecord = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Reached:
-    """Where training is, and of an epoch that has just ended its record and its times.
+    """Where training is and, if an epoch has just ended, the record and the times of that epoch.
 
-    times: seconds; `time/step_s` is what forward, backward and optimizer took of `time/train_s` (on a GPU: to launch
-    them). Apart from the record, since a run that is repeated or resumed gives the same records in other times.
+    times: seconds; `time/step_s` is the part of `time/train_s` for forward, backward and optimizer (on a GPU: to launch
+    them). Times are not in the record, since a repeated or resumed run gives the same records in other times.
     """
 
     position: Position
@@ -39,9 +39,9 @@ class Reached:
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
-    """A step that has ended. loss_sum and correct: sums of the epoch on the device; reading them waits for it.
+    """A step that has ended. loss_sum, correct: sums of the epoch, on the device; reading one waits for the device.
 
-    epoch, batch: counted from 1. batches: of the epoch. images: of this process, seen in this epoch.
+    epoch, batch: counted from 1. batches: per epoch. images: seen by this process in this epoch.
     """
 
     epoch: int
@@ -53,7 +53,7 @@ class StepDone:
 
 
 class Watch:
-    """Is shown every step, and says when `fit` is to yield within an epoch. This one never does."""
+    """Sees every step and decides when `fit` yields within an epoch. This base class never asks for it."""
 
     def step(self, done: StepDone) -> None:
         pass
@@ -63,13 +63,13 @@ class Watch:
 
 
 class _Epoch:
-    """The running sums of one epoch of this rank, and the losses that were not looked at yet."""
+    """This rank's running sums of one epoch, and the losses to check."""
 
     def __init__(self, position: Position, compute: Compute, ranks: Ranks):
         self.number, self.step, self.images = position.epoch, position.step, position.images
         self.ranks, self.losses = ranks, list[torch.Tensor]()
         begun = (position.loss_sum, position.correct) if ranks.rank == 0 else (0.0, 0.0)
-        # In double precision such sums are exact, so that they do not depend on where a run was cut or shared out.
+        # Sums in double precision are exact, so they do not depend on where a run was cut or how it was shared out.
         exact = torch.float32 if compute.device.type == "mps" else torch.float64
         self.sums = torch.tensor(begun, device=compute.device, dtype=exact)
         self.started, self.step_s = time.perf_counter(), 0.0
@@ -81,18 +81,18 @@ class _Epoch:
         self.sums += torch.stack([loss * len(labels), (logits.argmax(1) == labels).sum()])
 
     def stop_if_not_finite(self, last: int, lr: float) -> None:
-        """Raises NonFiniteLossError where one of the last so many losses is infinite or NaN. All ranks together."""
+        """Raises NonFiniteLossError if one of the `last` newest losses is not finite. All ranks call this together."""
         losses = torch.stack(self.losses[-last:])
         stop_if_not_finite(self.ranks.all_sum("losses", losses), self.number, self.step, lr)
 
     def position(self, batch: int) -> Position:
-        """After so many batches of the epoch. All ranks together."""
+        """The position after `batch` batches of the epoch. All ranks call this together."""
         loss_sum, correct = self.ranks.all_sum("sums of the epoch", self.sums).tolist()
         at = {"epoch": self.number, "batch": batch, "step": self.step, "images": self.images}
         return Position(**at, loss_sum=loss_sum, correct=correct)
 
     def record(self, lr: float) -> EpochRecord:
-        """Of the whole epoch. All ranks together."""
+        """The record of the whole epoch. All ranks call this together."""
         loss_sum, correct = self.ranks.all_sum("sums of the epoch", self.sums).tolist()
         means = {"train/loss": loss_sum / self.images, "train/accuracy": correct / self.images}
         return {"epoch": self.number, "step": self.step, "lr": lr, **means}
@@ -123,15 +123,15 @@ def fit(
     start: Position | None = None,
     watch: Watch | None = None,
 ) -> Generator[Reached]:
-    """Trains from `start` on. Yields after each epoch, with its record, and after each step that `watch` finds due.
+    """Trains from `start` on. Yields after each epoch, with its record, and after each step at which `watch` is due.
 
-    Among several `ranks` all yield at the same steps, and rank 0 alone scores val.
+    Several `ranks` all yield at the same steps, and only rank 0 scores val.
 
-    What is yielded is all that resuming needs, together with the states of the learner and of the random streams. val
-    is scored with the averaged weights where they are kept. Sums stay on the device until something is yielded.
+    Resuming needs only what is yielded and the states of the learner and of the random streams. val is scored with the
+    averaged weights, if there are any. Sums stay on the device until `fit` yields.
 
     Raises:
-        NonFiniteLossError: the loss is infinite or NaN, or the weights are where something would be yielded.
+        NonFiniteLossError: the loss is infinite or NaN, or the weights are when `fit` is about to yield.
     """
     ranks = ranks or Ranks()
     forward = ranks.wrapped(learner.model)
@@ -153,7 +153,7 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """What `fit` was given; forward: the model as it is wrapped and compiled."""
+    """The arguments of `fit`. forward: the model as wrapped and compiled."""
 
     learner: Learner
     batches: TrainLoader
@@ -165,7 +165,7 @@ class _Training:
     forward: nn.Module
 
     def epoch(self, position: Position) -> Generator[Reached, None, Position]:
-        """Trains the rest of an epoch from `position` on; yields where `watch` finds it due, and at its end."""
+        """Trains the rest of an epoch from `position` on; yields when `watch` is due, and at the end of the epoch."""
         epoch, batches = _Epoch(position, self.compute, self.ranks), len(self.batches)
         check_every = CHECK_EVERY if self.compute.device.type == "cpu" else batches
         lr = self.learner.lr

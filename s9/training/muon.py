@@ -1,4 +1,4 @@
-"""Muon for convolutions: momentum whose update is made orthogonal, beside SGD for all else."""
+"""Muon for convolutions: momentum whose update is made orthogonal; SGD for all other parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,15 +7,14 @@ import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal for each convolution; SGD with momentum for all else.
+    """Momentum whose update is made orthogonal for each convolution; SGD with momentum for all other parameters.
 
-    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, and airbench94_muon of the
-    same author, from which comes that filters are kept at a fixed norm instead of being decayed. torch.optim.Muon takes
-    matrices only.
+    Sources: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, and airbench94_muon by the
+    same author, which keeps filters at a fixed norm instead of decaying them. torch.optim.Muon takes matrices only.
 
     Args:
-        lr: of the convolutions, as a part of their norm: the weights (n, ...) are kept at norm sqrt(n), and the update
-            before `lr` has that norm too, so that 0.05 turns them by about a twentieth a step.
+        lr: of the convolutions, relative to their norm: weights (n, ...) are kept at norm sqrt(n), and the update
+            before `lr` has that norm too, so that lr=0.05 turns the weights by about a twentieth per step.
         other_lr: of depthwise convolutions, norms, biases and the head.
         weight_decay: of the head and depthwise convolutions.
     """
@@ -44,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure: one gradient a step
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure: one gradient per step
         for group in self.param_groups:
             of_shape: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for p in group["params"]:
@@ -62,7 +61,7 @@ class Muon(torch.optim.Optimizer):
                     of_shape.setdefault((matrix.shape[0], matrix.shape[1]), []).append((p, matrix))
                 else:
                     p.add_(update, alpha=-group["lr"])
-            for (rows, columns), some in of_shape.items():  # at once, since each is too small to fill a device
+            for (rows, columns), some in of_shape.items():  # stacked: one is too small to fill a device
                 updates = orthogonalise(torch.stack([matrix for _, matrix in some]))
                 scale = max(1.0, rows / columns) ** 0.5
                 for (p, _), update in zip(some, updates, strict=True):
@@ -70,7 +69,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 4) -> torch.Tensor:
-    """Brings the singular values of each of (..., m, n) near 1 by Newton-Schulz iteration.
+    """Brings the singular values of each (m, n) matrix of (..., m, n) near 1 by Newton-Schulz iteration.
 
     Source: the coefficients of Jordan et al., 2024.
     """

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from s9.config.components import build_component, check_component, check_target
-from s9.training.muon import Muon as Muon  # stored configurations name it by this file
+from s9.training.muon import Muon as Muon  # stored configurations name Muon by this module
 
 
 def check_settings(optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None:
@@ -22,7 +22,7 @@ def check_settings(optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None
 def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `config` over the model's parameters; norms and biases are not decayed.
 
-    One that has a fused form uses it where the device has it, unless the configuration names a form itself.
+    The fused implementation is used where optimizer and device have one, unless the configuration names another.
     """
     target = check_target("optimizer", config["_target_"], "optimizer")
     on = next(model.parameters()).device.type
@@ -39,7 +39,7 @@ def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Opt
 def build_scheduler(
     config: dict[str, Any], optimizer: torch.optim.Optimizer, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Scales every group's own learning rate by the schedule's factor, once a step."""
+    """Scales every group's own learning rate by the schedule's factor, once per step."""
     factor = schedule(config)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(1.0, step / total_steps)))
 

@@ -1,18 +1,18 @@
-"""Training on several devices: one process a device, each with its part of every batch, gradients averaged (DDP).
+"""Training on several devices: one process per device, each with its part of every batch, gradients averaged (DDP).
 
-The run's own process is rank 0 and the only one that writes; it starts the others inside the job, so that a multirun
-can do so too. With torchrun the processes are there already. gloo on CPUs, nccl on GPUs.
+The run's own process is rank 0 and the only one that writes. Rank 0 starts the others inside the job, so that jobs of a
+multirun can do so too; under torchrun all ranks are already running. The backend is gloo on CPUs, nccl on GPUs.
 
-All ranks must call together: the methods `all_sum`, `any_of_all` and `from_rank_0` of Ranks, and the backward pass of
-the model that `wrapped` gives; nothing else here or elsewhere communicates. In the order of a run:
-  from_rank_0   the images that a resumed run has begun with; the checkpoint that it resumes from
-  any_of_all    after each step but an epoch's last: whether one is due to save
-  all_sum       every CHECK_EVERY steps and at an epoch's end: losses; where something is yielded: the epoch's sums
+Ranks communicate only in calls that all of them must make together: `all_sum`, `any_of_all` and `from_rank_0` of Ranks,
+and the backward pass of the model that `wrapped` returns. In the order of a run:
+  from_rank_0   the images that a resumed run began with; the checkpoint that it resumes from
+  any_of_all    after each step but an epoch's last: whether a rank is due to save
+  all_sum       every CHECK_EVERY steps and at an epoch's end: losses; where `fit` yields: the epoch's sums
   any_of_all    wherever `fit` has yielded: whether a signal has come
 A call that some ranks do not make ends the run with a RankLostError that names the call.
 
 BatchNorm: on GPUs the statistics are of the whole batch (SyncBatchNorm). On CPUs, where torch has none, each rank
-normalises with the statistics of its own part, and the running ones that val and test see are those of rank 0's parts.
+normalises with the statistics of its own part, and val and test use the running statistics of rank 0's parts.
 """
 
 import multiprocessing
@@ -38,7 +38,7 @@ from s9.system.errors import UserError
 from s9.system.interrupt import leave, shielded
 from s9.system.process import available_cores, under_torchrun
 
-TIMEOUT = timedelta(minutes=10)  # for the slowest rank to arrive: val is scored by rank 0 alone
+TIMEOUT = timedelta(minutes=10)  # how long ranks wait for the slowest: rank 0 alone scores val
 
 
 class RankLostError(Exception):
@@ -47,16 +47,16 @@ class RankLostError(Exception):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process' place among those that train together. The default is to be alone."""
+    """This process's rank among those that train together; by default it is the only one."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    others: Sequence[BaseProcess] = ()  # what rank 0 has started
-    said: Connection | None = None  # how they have failed
+    others: Sequence[BaseProcess] = ()  # the processes that rank 0 has started
+    said: Connection | None = None  # where they report how they failed
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass averages gradients over all ranks; the model itself when alone."""
+        """The model, wrapped so that its backward pass averages gradients over all ranks if there are several."""
         if self.world == 1:
             return model
         if self.device.type == "cuda":
@@ -65,7 +65,7 @@ class Ranks:
         return DistributedDataParallel(model)
 
     def all_sum(self, what: str, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, on every rank. what: the call's name, for a rank that waits for it in vain."""
+        """The sum over all ranks, on every rank. what: the call's name, for the error if a rank does not make it."""
         if self.world > 1:
             value = value.clone()
             with self._together(what):
@@ -73,7 +73,7 @@ class Ranks:
         return value
 
     def any_of_all(self, what: str, value: bool) -> bool:
-        """Whether `value` holds on one of the ranks at least; so all of them do the same next."""
+        """Whether `value` is true on at least one rank, so that all ranks do the same next."""
         if self.world == 1:
             return value
         self.stop_if_lost()
@@ -90,15 +90,15 @@ class Ranks:
 
     @contextmanager
     def _together(self, what: str) -> Iterator[None]:
-        """A call that all ranks make."""
+        """Wraps a call that all ranks must make, and turns its failure into a RankLostError."""
         try:
             yield
-        except RuntimeError as error:  # gloo says no more than that a connection was closed, or that it has waited
+        except RuntimeError as error:  # gloo says only that a connection was closed or has timed out
             self.stop_if_lost(within_s=2)
             raise RankLostError(f"rank {self.rank} was alone in «{what}»: {' '.join(str(error).split())}") from error
 
     def stop_if_lost(self, within_s: float = 0) -> None:
-        """Raises RankLostError where a process that this one has started is gone, or goes within so many seconds."""
+        """Raises RankLostError if a rank that this process started has ended, or ends within `within_s` seconds."""
         for rank, process in enumerate(self.others, start=1):
             process.join(within_s)
             if process.exitcode is not None:
@@ -112,10 +112,10 @@ class Ranks:
 def joined(
     trainer: TrainerConfig, device: torch.device, follow: Callable[..., None], *arguments: Any
 ) -> Iterator[Ranks]:
-    """This process as one of the ranks; rank 0 starts the others, each with `follow(ranks, *arguments)`.
+    """Makes this process one of the ranks; rank 0 starts the others, which run `follow(ranks, *arguments)`.
 
     Raises:
-        UserError: there are not as many devices.
+        UserError: this machine has fewer devices.
         RankLostError: a rank has ended while the others still train.
     """
     before = torch.get_num_threads()
@@ -130,7 +130,7 @@ def joined(
             with _with_others(trainer, device, follow, arguments) as ranks:
                 yield ranks
     finally:
-        torch.set_num_threads(before)  # the next job of a sweep, in this process, has its own number
+        torch.set_num_threads(before)  # the next job of a sweep runs in this process, with its own number
 
 
 def _joined_torchrun(device: torch.device, threads: int) -> Ranks:
@@ -144,7 +144,7 @@ def _joined_torchrun(device: torch.device, threads: int) -> Ranks:
 def _with_others(
     trainer: TrainerConfig, device: torch.device, follow: Callable[..., None], arguments: tuple[Any, ...]
 ) -> Iterator[Ranks]:
-    """Rank 0, with the other ranks as processes that it has started."""
+    """Starts the other ranks as processes, and yields rank 0."""
     devices = trainer.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
         raise UserError(f"trainer.devices={devices}: this machine has {torch.cuda.device_count()} GPUs")
@@ -158,7 +158,7 @@ def _with_others(
         others = [
             context.Process(target=_other, args=(place, store, threads, to_say), kwargs=work) for place in places[1:]
         ]
-        with shielded():  # when to stop is rank 0's affair: it tells the others
+        with shielded():  # signals are for rank 0, which tells the others when to stop
             for process in others:
                 process.start()
         ranks = replace(places[0], others=others, said=said)
@@ -167,7 +167,7 @@ def _with_others(
             yield ranks
             for process in others:
                 process.join()
-        except RuntimeError:  # in a backward pass; gloo says no more than that a connection was closed
+        except RuntimeError:  # in a backward pass; gloo says only that a connection was closed
             ranks.stop_if_lost(within_s=2)
             raise
         finally:
@@ -191,16 +191,16 @@ def _other(
     follow: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    """The whole of a process that rank 0 has started: its first function, which also ends it."""
+    """The main function of a process that rank 0 has started; it also ends the process."""
     _enter(place, store, threads)
     try:
         follow(place, *arguments)
-    except Exception as error:  # its own, or that rank 0 has ended; either way it is rank 0 that says why
+    except Exception as error:  # this rank's error, or rank 0 has ended; either way rank 0 says why
         with suppress(OSError):  # rank 0 is gone
             to_say.send(" ".join(str(error).split()) or type(error).__name__)
         leave(1)
     dist.destroy_process_group()
-    leave(0)  # gloo's threads make python's own way out end in an abort now and then
+    leave(0)  # python's normal exit aborts now and then because of gloo's threads
 
 
 def _enter(place: Ranks, store: str, threads: int) -> None:

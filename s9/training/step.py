@@ -1,4 +1,4 @@
-"""One training step: forward, backward, optimizer, schedule and average; and whether its numbers are finite."""
+"""One training step: forward, backward, optimizer, schedule and average; and checks that the results are finite."""
 
 import math
 
@@ -21,10 +21,10 @@ class NonFiniteLossError(Exception):
 def train_step(
     forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One batch: forward, backward, optimizer, schedule and average.
+    """One batch: forward, backward, optimizer, schedule and moving average.
 
     Args:
-        forward: the learner's model, as it may be wrapped for several ranks or compiled.
+        forward: the learner's model, which may be wrapped for several ranks or compiled.
 
     Returns:
         (loss, logits (B, num_classes)), both detached, in float32.
@@ -49,14 +49,14 @@ def train_step(
 
 
 def compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """torch.compile; on a GPU with CUDA graphs, since a step of a small network is mostly the launching of it."""
+    """torch.compile; on a GPU with CUDA graphs, since a small network's step is mostly kernel launches."""
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     forward: nn.Module = torch.compile(model, mode=mode)  # type: ignore[assignment]
     return forward
 
 
 def mixed_loss(logits: torch.Tensor, mixed: Mixed, label_smoothing: float) -> torch.Tensor:
-    """Cross entropy of logits (B, num_classes), in nats, a scalar; of both labels by their shares if images are mixed.
+    """Cross entropy of logits (B, num_classes), in nats, a scalar; of mixed images: of both labels, by their shares.
 
     label_smoothing: part of each label that is shared out over all classes (Szegedy et al., 2016).
     """
@@ -74,10 +74,10 @@ def stop_if_weights_not_finite(model: nn.Module, epoch: int, step: int, lr: floa
 
 
 def stop_if_not_finite(losses: torch.Tensor, epoch: int, step: int, lr: float) -> None:
-    """Looks at these losses, of the last steps, in one wait and names the first bad step.
+    """Checks the losses of the last steps, waiting for the device once, and names the first bad step.
 
     Raises:
-        NonFiniteLossError: one of them is infinite or NaN.
+        NonFiniteLossError: a loss is infinite or NaN.
     """
     recent = losses.tolist()
     for back, value in enumerate(recent):

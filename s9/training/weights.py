@@ -14,14 +14,14 @@ from s9.system.files import write_whole
 
 
 def plain_module(model: nn.Module) -> nn.Module:
-    """The network itself, without what averaging or compilation wrapped around it."""
+    """The network itself, without the wrappers of averaging and compilation."""
     if isinstance(model, AveragedModel):
         model = model.module
     return getattr(model, "_orig_mod", model)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the model's weights and batch statistics; a reader sees the old file or the new one, never a half."""
+    """Writes the model's weights and batch statistics; a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in plain_module(model).state_dict().items()}
     write_whole(path, save(state))
@@ -46,14 +46,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def load_mean_weights(model: nn.Module, sources: Sequence[tuple[nn.Module, Path]]) -> None:
     """Fills the model with the mean of the weights and batch statistics of one or more files.
 
-    Several make a "model soup" (Wortsman et al. 2022, arXiv:2203.05482): it can help where all went on from the
-    same weights. Their batch statistics only come near to the mean network's; training makes them its own.
+    The mean of several is a "model soup" (Wortsman et al. 2022, arXiv:2203.05482), which can help if all were trained
+    from the same weights. Mean batch statistics only approximate the mean network's own, until training updates them.
 
     Args:
-        sources: a file and a network that it fits. Where that has smaller kernels than the model, they are grown.
+        sources: pairs of a network and the file of its weights. Kernels that are larger in the model are grown.
 
     Raises:
-        UserError: as `load_weights`, of the first that does not fit.
+        UserError: as `load_weights`, for the first file that does not fit.
     """
     wanted, states = plain_module(model).state_dict(), []
     for network, path in sources:
@@ -66,10 +66,11 @@ def load_mean_weights(model: nn.Module, sources: Sequence[tuple[nn.Module, Path]
 
 
 def _grown_kernels(network: nn.Module, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, weight) of each convolution that is larger in the model: its taps where they were, zeros elsewhere.
+    """(name, weight) of each convolution that is larger in the model: the old taps in place, zeros elsewhere.
 
-    With the padding that keeps an image's size it computes what it did (Net2Net: Chen, Goodfellow, Shlens, 2016,
-    arXiv:1511.05641). Dilation counts: 3 x 3 with dilation 2 fits into 5 x 5 without, 5 x 5 with dilation 2 does not.
+    With padding that keeps the image size, the grown convolution computes what the old one did (Net2Net: Chen,
+    Goodfellow, Shlens 2016, arXiv:1511.05641). Dilation counts: 3 x 3 with dilation 2 fits into 5 x 5 without dilation;
+    5 x 5 with dilation 2 does not fit.
     """
     layers = dict(network.named_modules())
     for name, new in model.named_modules():
