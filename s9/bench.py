@@ -12,7 +12,7 @@ USAGE = """python -m s9.bench [bench=all|augment|convolution|step|epoch|startup|
 Times s9 against the naive way (float32, NCHW, DataLoader of two workers with albumentations per image), in turns.
 Prints a table and writes it as JSON with the machine, the versions and the commit.
 The images are those of data= (digits unless given: no download), repeated to what a part needs; images= is the size of
-bench=epoch. Other keys are those of s9.train, as trainer.device=cpu. Leave the machine alone while it runs:
+bench=epoch. Other keys are those of s9.train, such as trainer.device=cpu. Leave the machine alone while it runs:
 contention, steps on the CPU beside busy programs, starts those itself.
 page=<file> measures nothing: writes that page's tables anew from the JSON files beside it.
 On two cores: augment 1 minute, convolution 1, step 2, epoch 3, startup 2, growth 6, contention 5."""

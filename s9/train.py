@@ -11,7 +11,7 @@ from s9.system.interrupt import Interrupted, Interrupts, leave
 
 RANK_0_SAYS_S = 20  # how long other torchrun processes wait before they end with an error that rank 0 reports
 
-HELP = """Trains one network, tests it once, and leaves a folder with everything there is to know about the run.
+HELP = """Trains one network, tests it once, and writes everything about the run to one folder.
 
   python -m s9.train model=dilated aug=full
   python -m s9.train resume=outputs/<date>/<time>-<suffix>     resumes a run that was cut short

@@ -251,7 +251,7 @@ def test_the_printed_table_closes_with_the_totals() -> None:
     facts = model_facts(model_config("reference"), FACTS)
     totals = table_lines(facts, 32)[-2]
     assert totals == (
-        f"total: 162,296 parameters, all trainable; {facts.multiplies:,} multiplies an image; "
+        f"total: 162,296 parameters, all trainable; {facts.multiplies:,} multiplies per image; "
         f"receptive field {facts.receptive_field}"
     )
 

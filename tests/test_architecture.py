@@ -33,7 +33,7 @@ LATE = {
     ("data/sources/digits.py", "cv2"): "as above, for one data set alone",
     ("data/sources/digits.py", "datasets"): "as above",
     ("data/sources/digits.py", "train_test_split"): "as above",
-    ("data/sources/decode.py", "cv2"): "for images with more than 8 bits a channel alone",
+    ("data/sources/decode.py", "cv2"): "for images with more than 8 bits per channel alone",
     ("config/schema.py", "ConfigStore"): "--help and the small doors do without Hydra",
     ("tracking/figures.py", "confusion_matrix"): "scikit-learn takes a second, in the thread that draws",
     ("tracking/wandb_log.py", "wandb_run"): "W&B takes most of a second, in the thread that talks to it",

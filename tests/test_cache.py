@@ -303,7 +303,7 @@ def test_a_cache_that_may_not_be_read_is_one_line_that_says_what_to_do(open_to_a
 def test_a_user_without_a_home_is_told_what_to_do(given: str) -> None:
     if os.geteuid():
         pytest.skip("needs root, to be a user whom the machine does not know")
-    assert asked_by_a_stranger(given) == f"data.cache=~/.cache/s9: there is no home folder of this user{ADVICE}"
+    assert asked_by_a_stranger(given) == f"data.cache=~/.cache/s9: this user has no home folder{ADVICE}"
 
 
 def test_a_user_without_a_home_may_name_a_cache(open_to_all: Path) -> None:

@@ -1,4 +1,4 @@
-"""One image file: every kind that Pillow reads, broken metadata around sound pixels, more than 8 bits a channel."""
+"""One image file: every kind that Pillow reads, broken metadata around sound pixels, more than 8 bits per channel."""
 
 import io
 import re
@@ -231,7 +231,7 @@ def test_a_large_image_is_read_without_a_warning(tmp_path: Path) -> None:
     assert (pixels(tmp_path / "large.png") == 255).all()
 
 
-# More than 8 bits a channel
+# More than 8 bits per channel
 
 GREY = np.linspace(0, 4095, 64).round().astype(np.uint16).reshape(8, 8)  # 12 bits are in use
 COLOUR = np.stack([GREY, GREY[::-1], GREY.T], -1)

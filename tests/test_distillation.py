@@ -195,7 +195,7 @@ def test_of_two_the_one_that_is_not_there_is_named(taught: Path, tmp_path: Path,
         (["data.val_seed=1"], "has seen images that are val here; it was trained with data.val_seed=0, this run has 1"),
         (["data.val_seed=null", "seed=1"], "has seen images that are val here; it was trained with data.val_seed=0"),
         (["data.val_size=99"], "has seen images that are val here; it was trained with data.val_size=150, this run"),
-        (["data=cifar10", "data.archive=none.tar.gz"], "is of other images; it was trained with data=digits"),
+        (["data=cifar10", "data.archive=none.tar.gz"], "was trained on other images; it was trained with data=digits"),
     ],
 )
 def test_one_that_has_seen_val_is_refused(
@@ -247,7 +247,7 @@ def test_a_folder_of_the_same_name_with_other_train_images_is_refused(
     if not refused:
         assert prepare(student, RunFolder(tmp_path), Ranks()).learner.teacher is not None
         return
-    said = f"^teacher={of_folder}: is of other images than this run's: train/a has "
+    said = f"^teacher={of_folder}: was trained on other images than this run's: train/a has "
     with pytest.raises(UserError, match=said):
         prepare(student, RunFolder(tmp_path), Ranks())
 
@@ -272,7 +272,7 @@ def test_of_an_older_run_the_name_of_its_folder_of_images_counts(tmp_path: Path,
     folder.write_summary({})
     moved = compose_config(["data=folder", "data.root=there/images"])
     donor_of("teacher", str(tmp_path), moved)
-    with pytest.raises(UserError, match=rf"is of other images; it was trained with data\.{key}="):
+    with pytest.raises(UserError, match=rf"was trained on other images; it was trained with data\.{key}="):
         donor_of("teacher", str(tmp_path), compose_config(["data=folder", "data.root=images", f"data.{key}={value}"]))
 
 

@@ -88,8 +88,8 @@ class Filled:
                 self.disk.fill(door.pid)
                 whole = [path for path in checkpoints(self.folder) if path.with_suffix(".sha256").exists()]
                 self.kept = {path: path.read_bytes() for path in whole}
-                door.has_said("training goes on")
-                until(lambda: "epoch" in door.said.partition("training goes on")[2])  # one that ended on a full disk
+                door.has_said("training continues")
+                until(lambda: "epoch" in door.said.partition("training continues")[2])  # one that ended on a full disk
                 self.still = {path: path.read_bytes() for path in checkpoints(self.folder)}
                 if not stays_full:
                     self.disk.empty(door.pid)
@@ -114,7 +114,7 @@ def mended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 
 
 def test_a_checkpoint_that_finds_no_room_is_a_warning_that_names_the_last_one(full: Filled) -> None:
-    wanted = r"checkpoint (\S+) cannot be written \((.*?)\); (\S+) is the last; training goes on"
+    wanted = r"checkpoint (\S+) cannot be written \((.*?)\); (\S+) is the last; training continues"
     said = re.search(wanted, full.done.stdout)
     assert said and said[2] in (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG))
     assert said[3].startswith(f"{RUN}/checkpoints/step-")

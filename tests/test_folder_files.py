@@ -376,7 +376,7 @@ def test_a_renamed_class_changes_the_fingerprint(load: Callable[..., ImageSet], 
     assert load(root).facts.fingerprint != before.facts.fingerprint
 
 
-# More than 8 bits a channel
+# More than 8 bits per channel
 
 
 def paint_deep(file: Path, level: int) -> None:
@@ -397,7 +397,7 @@ def test_deep_images_are_scaled_by_the_bits_that_are_in_use_in_all_of_them(
 ) -> None:
     for number, level in enumerate(levels):
         paint_deep(root / "train" / "dog" / f"{number}.png", level)
-    said = f"3 images have more than 8 bits a channel; {bits} are in use and become 8 (data.high_depth=refuse "
+    said = f"3 images have more than 8 bits per channel; {bits} are in use and become 8 (data.high_depth=refuse "
     for _ in range(2):  # decoded, and from the cache
         train = load(root).train
         assert [int(image[0, 0, 0]) for image in train.images] == [200] * 3 + shown
@@ -430,7 +430,9 @@ def test_deep_images_are_refused_where_that_was_asked_for(
     if cached:
         load(root)
     said = refused(load, root, high_depth="refuse")
-    assert said.startswith(f"{root / 'test' / 'dog' / '1.png'}: has more than 8 bits a channel; data.high_depth=scale")
+    assert said.startswith(
+        f"{root / 'test' / 'dog' / '1.png'}: has more than 8 bits per channel; data.high_depth=scale"
+    )
     assert len(stored(tmp_path)) == cached
 
 

@@ -81,7 +81,7 @@ def test_a_job_in_a_folder_that_holds_a_run_is_refused(run: Job, tmp_path: Path)
     folder = RunFolder(tmp_path / "sweep" / "0")
     line = JobLine(None, 0, "", "0")
     outcome = job(lambda: compose_config(SHORT), folder, command="", line=line)
-    assert outcome == Outcome("failed", f"{folder}: holds a run already; choose another folder", exit_code=2)
+    assert outcome == Outcome("failed", f"{folder}: already holds a run; choose another folder", exit_code=2)
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def test_a_checkpoint_of_other_images_is_refused_by_itself(copy: Path) -> None:
 def test_a_teacher_of_other_images_is_named_with_what_differs(copy: Path) -> None:
     said = add_one(copy / "images")
     config = replace(RunFolder(copy / "run").read_config(), teacher=str(copy / "run"))
-    with pytest.raises(UserError, match=re.escape(f"run: is of other images than this run's: {said}")):
+    with pytest.raises(UserError, match=re.escape(f"run: was trained on other images than this run's: {said}")):
         train(config, copy / "student")
 
 

@@ -185,7 +185,7 @@ def test_weights_that_are_shipped_without_a_status_are_done(uncut: Callable[[str
         shutil.copy(getattr(whole, name), getattr(shipped, name))
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert "this run is done" in run(tmp_path, "resume=run").text
-    assert run(tmp_path, *QUICK, IN_RUN).text == "error: run: holds a run already; choose another folder\n"
+    assert run(tmp_path, *QUICK, IN_RUN).text == "error: run: already holds a run; choose another folder\n"
     assert {p: p.read_bytes() for p in before} == before
 
 
@@ -193,7 +193,7 @@ def test_a_folder_that_holds_a_run_is_not_used_for_another(uncut: Callable[[str]
     folder = uncut("sgd")
     refused = run(folder.parent, *QUICK, "seed=1", IN_RUN)
     assert last_lines(refused)[0] == 2
-    assert refused.text.startswith("error: run: holds a run already") and refused.text.count("\n") == 1
+    assert refused.text.startswith("error: run: already holds a run") and refused.text.count("\n") == 1
 
 
 def test_nothing_of_a_run_is_changed_by_another_that_is_refused(uncut: Callable[[str], Path]) -> None:

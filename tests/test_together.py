@@ -64,7 +64,7 @@ def test_what_all_ranks_call_gives_all_of_them_the_same(two: TrainerConfig) -> N
 def test_a_call_that_another_rank_does_not_make_is_named(follow: object, two: TrainerConfig) -> None:
     started = time.monotonic()
     with (
-        pytest.raises(RankLostError, match=r"rank \d was alone in «(due|images)»"),
+        pytest.raises(RankLostError, match=r"rank \d waited in vain for the other ranks in «(due|images)»"),
         joined(two, CPU, follow) as ranks,  # type: ignore[arg-type]
     ):
         ranks.any_of_all("due", False)

@@ -255,7 +255,7 @@ def test_what_wandb_does_not_take_is_said_and_the_rest_is_logged(
         log.log_end({}, {"labels": np.zeros(3)}, [])
         log.finish(0)
     said = [r.getMessage().split(" (")[0] for r in caplog.records]
-    assert said == ["W&B did not take the model", "W&B did not take the test"]
+    assert said == ["W&B did not accept the model", "W&B did not accept the test"]
     assert [row["val/accuracy"] for row in history(tmp_path) if "val/accuracy" in row] == [0.5]
 
 

@@ -25,7 +25,7 @@ def write_page(page: Path) -> list[str]:
     try:
         text = BLOCK.sub(block, page.read_text())
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"page={page}: cannot be written anew ({error})") from None
+        raise UserError(f"page={page}: cannot be rewritten ({error})") from None
     if not names:
         raise UserError(f"page={page}: has no <!-- tables of NAME.json --> with an <!-- end -->")
     page.write_text(text)

@@ -83,7 +83,7 @@ def check_component(key: str, component: Any, group: str) -> None:
     for argument, value in component.items():
         if argument != "_target_" and argument not in parameters:
             known = nearest(argument, sorted(parameters))
-            raise UserError(f"{key}.{argument}={value}: {target.__name__} does not know it{known}")
+            raise UserError(f"{key}.{argument}={value}: {target.__name__} does not take this argument{known}")
 
 
 def build_component(key: str, component: dict[str, Any], group: str, *args: Any, **replaced: Any) -> Any:

@@ -182,7 +182,7 @@ def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
     classes = len(np.unique(train.labels))
     if not classes <= val_size <= len(train) - classes:
         raise UserError(
-            f"data.val_size={val_size}: must be 0, or from {classes} (one a class) to {len(train) - classes}, "
+            f"data.val_size={val_size}: must be 0, or from {classes} (one per class) to {len(train) - classes}, "
             f"since train has {len(train)} images"
         )
     from sklearn.model_selection import train_test_split  # here: takes a second, and not every data set needs it

@@ -118,7 +118,7 @@ def table_lines(facts: "ModelFacts", image_size: int) -> list[str]:
     return [
         *lines,
         lines[1],
-        f"total: {facts.parameters:,} parameters, all trainable; {facts.multiplies:,} multiplies an image; "
+        f"total: {facts.parameters:,} parameters, all trainable; {facts.multiplies:,} multiplies per image; "
         f"receptive field {facts.receptive_field}",
         f"sizes: input {sizes[0]:.2f} MB, forward and backward {sizes[1]:.2f} MB, parameters {sizes[2]:.2f} MB, "
         f"together {sum(sizes):.2f} MB",

@@ -126,8 +126,8 @@ def refuse_single_values(model: S9Net, batch_size: int) -> None:
     for (name, layer), size in zip(model.layers.items(), model.sizes, strict=True):
         if batch_size * size**2 == 1 and isinstance(layer.norm, nn.BatchNorm2d):
             raise UserError(
-                f"trainer.batch_size=1: batch norm needs more than one value a channel, and {name} gives 1 x 1 pixels "
-                "of images this small; set trainer.batch_size=2 or more, or larger images"
+                f"trainer.batch_size=1: batch norm needs more than one value per channel, and {name} gives 1 x 1 "
+                "pixels of images this small; set trainer.batch_size=2 or more, or larger images"
             )
 
 

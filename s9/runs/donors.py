@@ -33,7 +33,7 @@ class Donor:
         known = self.trained.images
         changes = known.changes(facts, ("train", "val")) if known else []
         if changes:
-            raise UserError(f"{self.said}: is of other images than this run's: {in_short(changes)}")
+            raise UserError(f"{self.said}: was trained on other images than this run's: {in_short(changes)}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ def donor_of(key: str, given: str, config: Config) -> Donor:
         images = folder.read_images()
     except UserError as error:
         raise UserError(f"{said}: {error}") from None
-    _refuse_difference(f"{said}: is of other images", _which_images(theirs, images), _which_images(config, images))
+    _refuse_difference(
+        f"{said}: was trained on other images", _which_images(theirs, images), _which_images(config, images)
+    )
     given_val = images is not None and "val" in images.contents  # a val folder is compared with the images
     if config.data.val_size and not given_val:
         _refuse_difference(f"{said}: has seen images that are val here", _which_val(theirs), _which_val(config))

@@ -34,16 +34,14 @@ def in_one_line(error: BaseException, config: Config | None) -> str:
         return f"out of memory {_what_took_it(error, config)}"
     if "DataLoader worker" in said:
         return (
-            f"a data worker was killed, most likely for want of memory; fewer than data.workers="
+            f"a data worker was killed, most likely because memory ran out; fewer than data.workers="
             f"{config.data.workers if config else '?'} need less ({said.split('.')[0]})"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     known = type(error).__name__ in ("NonFiniteLossError", "RankLostError")
     return (
-        said
-        if known
-        else f"{type(error).__name__}: {said} (the whole of it is in the run's {RunFolder(Path()).traceback})"
+        said if known else f"{type(error).__name__}: {said} (full traceback in the run's {RunFolder(Path()).traceback})"
     )
 
 
@@ -77,6 +75,6 @@ def survive(what: str, write: Callable[..., Any], *arguments: Any) -> bool:
     try:
         write(*arguments)
     except OSError as error:
-        log.warning("%s cannot be written (%s); training goes on", what, error.strerror)
+        log.warning("%s cannot be written (%s); training continues", what, error.strerror)
         return False
     return True

@@ -72,7 +72,7 @@ def job(
 
 def _occupied(folder: RunFolder, line: JobLine) -> Outcome:
     done = folder.is_done()
-    reason = f"{folder}: holds a run already; {'' if done else f'{resume_hint(folder)}, or '}choose another folder"
+    reason = f"{folder}: already holds a run; {'' if done else f'{resume_hint(folder)}, or '}choose another folder"
     if not done:
         line.write(status="failed", reason=reason)
     return Outcome("failed", reason, exit_code=2)
@@ -81,7 +81,7 @@ def _occupied(folder: RunFolder, line: JobLine) -> Outcome:
 def _interrupted(folder: RunFolder, line: JobLine, stop: Interrupted) -> Outcome:
     if folder.is_done():
         line.write(status="done", **of_val(folder))
-        hint = f"the run is done; figures that are missing: python -m s9.report run={folder}"
+        hint = f"the run is done; to draw missing figures: python -m s9.report run={folder}"
     else:
         line.write(status="interrupted", reason=str(stop))
         hint = resume_hint(folder)

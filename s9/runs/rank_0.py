@@ -154,7 +154,7 @@ class Run:
         try:
             mirror.log_end(summary, self.folder.read_arrays(self.folder.predictions), drawn)
         except Exception as error:
-            log.warning(f"W&B does not get the test's results ({failure.in_one_line(error, None)})")
+            log.warning(f"the test results cannot be sent to W&B ({failure.in_one_line(error, None)})")
 
     def describe(self, p: Prepared, facts: ModelFacts, best: dict[str, float]) -> dict[str, Any]:
         """The part of the summary that says what was trained."""

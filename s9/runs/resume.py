@@ -56,7 +56,7 @@ def newest_unfinished(config: Config, chosen: Path | None) -> tuple[RunFolder | 
                 return folder, []
         except UserError:  # a run of another version of s9, or one that we may not write
             continue
-        said.append(f"{folder} is being trained (pid {folder.read_status().get('pid')}); this is another run")
+        said.append(f"{folder} is being trained (pid {folder.read_status().get('pid')}); a new run begins")
     if nearest and not said:
         _, folder, others = nearest
         said.append(f"resume=auto: a new run begins; the nearest unfinished one, {folder}, differs: {in_short(others)}")

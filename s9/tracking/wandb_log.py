@@ -102,7 +102,7 @@ class WandbLog:
             yield
         except Exception as error:
             if self.run is not None and not self.given_up:  # without a run every call fails, and that was said once
-                log.warning("W&B did not take %s (%s)", what, self.wandb.in_one_line(error))
+                log.warning("W&B did not accept %s (%s)", what, self.wandb.in_one_line(error))
 
     def _later(self, call: Callable[..., None], *arguments: Any) -> None:
         """Queues `call` for the thread, which makes the call if W&B has started."""
@@ -184,7 +184,7 @@ class WandbLog:
             self._say_unfinished(self.timeout)
         except Exception as error:
             if not self.given_up:
-                log.warning("W&B did not take the end of the run (%s)", self.wandb.in_one_line(error))
+                log.warning("W&B did not accept the end of the run (%s)", self.wandb.in_one_line(error))
         self.run = None
 
     def _supersede(self) -> None:
@@ -206,7 +206,7 @@ class WandbLog:
             own = "" if self.earlier else f" --id {self.run.id}-whole"
             options = f" --include-online{own}" if self.mode == "online" else ""
             rest = f"; to send it later: wandb sync{options} {self._place()}"
-        log.warning("W&B has not taken everything within %.0f s%s", waited_s, rest)
+        log.warning("W&B has not received everything within %.0f s%s", waited_s, rest)
 
     def _place(self) -> Path:
         """The folder that `wandb sync` sends."""

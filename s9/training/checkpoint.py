@@ -89,8 +89,8 @@ class Checkpoints:
             write_whole(path.with_suffix(".sha256"), f"{digest}  {path.name}\n".encode())
             write_whole(path, buffer.getbuffer())
         except OSError as error:
-            kept = f"{self.last} is the last" if self.last else "there is none yet"
-            log.warning("checkpoint %s cannot be written (%s); %s; training goes on", path, error.strerror, kept)
+            kept = f"{self.last} is the last" if self.last else "no checkpoint has been written yet"
+            log.warning("checkpoint %s cannot be written (%s); %s; training continues", path, error.strerror, kept)
             path.with_suffix(".sha256").unlink(missing_ok=True)
             return False
         self.last = path
@@ -113,7 +113,9 @@ class Checkpoints:
             try:
                 content = read(path)
             except ValueError as error:
-                log.warning("checkpoint %s is damaged (%s); the one before is used, if there is one", path, error)
+                log.warning(
+                    "checkpoint %s is damaged (%s); the previous checkpoint is used, if there is one", path, error
+                )
                 continue
             self._take_up(path, content)
             self.last = path
@@ -132,12 +134,19 @@ class Checkpoints:
             self.learner.load_state_dict(content["learner"])
         except (KeyError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: of another version of s9; what it holds does not fit ({why})") from None
+            raise UserError(
+                f"{path}: of another version of s9; its content does not fit this version ({why})"
+            ) from None
         if content["world"] != self.world:
             was, now = content["world"], self.world
-            log.warning("%s is of %d processes, and %d resume it: not what an uncut run would give", path, was, now)
+            log.warning(
+                "%s was saved by %d processes and is resumed by %d: the result is not that of an uninterrupted run",
+                path,
+                was,
+                now,
+            )
         if content["threads"] != torch.get_num_threads():
-            log.info("%s: %d threads, as the run began with", path, content["threads"])
+            log.info("%s: uses %d threads, as when the run began", path, content["threads"])
             torch.set_num_threads(content["threads"])  # another number of threads rounds sums in another order
         set_random_state(content["random"])
 
@@ -158,7 +167,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{Path(error.filename).name}: {error.strerror}") from None
     if not said or hashlib.sha256(data).hexdigest() != said[0]:
-        raise ValueError("its sha256 is another one")
+        raise ValueError("its sha256 does not match")
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load may raise anything on a file that is not ours

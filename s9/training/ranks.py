@@ -95,7 +95,9 @@ class Ranks:
             yield
         except RuntimeError as error:  # gloo says only that a connection was closed or has timed out
             self.stop_if_lost(within_s=2)
-            raise RankLostError(f"rank {self.rank} was alone in «{what}»: {' '.join(str(error).split())}") from error
+            raise RankLostError(
+                f"rank {self.rank} waited in vain for the other ranks in «{what}»: {' '.join(str(error).split())}"
+            ) from error
 
     def stop_if_lost(self, within_s: float = 0) -> None:
         """Raises RankLostError if a rank that this process started has ended, or ends within `within_s` seconds."""

@@ -40,7 +40,7 @@ class ImageAugment:
         except Exception as error:
             size = "x".join(map(str, blank.shape))
             raise UserError(
-                f"aug={config.name}: cannot be done to {size} images: {' '.join(str(error).split())}"
+                f"aug={config.name}: cannot be applied to {size} images: {' '.join(str(error).split())}"
             ) from None
         if out.shape != blank.shape or out.dtype != np.uint8:
             raise UserError(

@@ -27,7 +27,7 @@ def cache_folder(given: str | None) -> Path:
     try:
         return Path(named).expanduser()
     except RuntimeError:
-        raise UserError(f"data.cache={named}: there is no home folder of this user; {ANOTHER}") from None
+        raise UserError(f"data.cache={named}: this user has no home folder; {ANOTHER}") from None
 
 
 def cached_arrays(folder: Path, key: str, make: Callable[[Path], None]) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ class Stored(dict[str, np.ndarray]):
         self.folder = folder
 
     def __missing__(self, name: str) -> np.ndarray:
-        raise UserError(f"{self.folder / name}.npy: is missing; remove {self.folder}, it is made again")
+        raise UserError(f"{self.folder / name}.npy: is missing; remove {self.folder}; the next run makes it again")
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -101,7 +101,9 @@ def _mapped(path: Path) -> np.ndarray:
         raise UserError(f"data.cache={path.parent.parent}: cannot be read ({error.strerror}); {ANOTHER}") from None
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read ({reason}); remove {path.parent}, it is made again") from None
+        raise UserError(
+            f"{path}: cannot be read ({reason}); remove {path.parent}; the next run makes it again"
+        ) from None
     return array
 
 

@@ -115,7 +115,7 @@ def decode_image(file: Path, image_size: int, bits: int = 16) -> Decoded:
     except Exception as error:  # for a damaged file a decoder may raise anything, struct.error and TypeError included
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its text names a buffer in memory
-            reason = "its content is none that can be read here"
+            reason = "its content is not a readable image format"
         raise UserError(f"{file}: cannot be read as an image ({reason}); mend or remove it") from None
     return Decoded(np.asarray(image), hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest(), greatest)
 
@@ -230,7 +230,7 @@ def _deep(content: bytes, image: Image.Image) -> np.ndarray:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     found = cv2.imdecode(np.frombuffer(without_metadata(content), np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16:
-        raise ValueError("more than 8 bits a channel, in a form that cannot be read here; save it with 8")
+        raise ValueError("more than 8 bits per channel, in a form that cannot be read here; save it with 8")
     if found.ndim == 3:
         found = cv2.cvtColor(found, cv2.COLOR_BGR2RGB if found.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     elif (clear := image.info.get("transparency")) is not None:  # a grey value; OpenCV handles only transparent colours

@@ -116,7 +116,7 @@ def fetch(url: str, wanted: Wanted, min_speed: float = 0) -> None:
             _refuse_another_file(response, have, wanted.size)
             _receive(response, have, wanted, min_speed)
         if (now := part.stat().st_size) < wanted.size:
-            raise OSError(f"broke off after {now:,} of {wanted.size:,} bytes; the next attempt goes on there")
+            raise OSError(f"broke off after {now:,} of {wanted.size:,} bytes; the next attempt resumes there")
     if (found := md5_of(part)) != wanted.md5:
         part.unlink()
         raise ValueError(f"md5 is {found}, not {wanted.md5}")

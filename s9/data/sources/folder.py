@@ -40,7 +40,7 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
             raise _too_deep(list(found.splits.values())[split][index])
         have = "image has" if count == 1 else "images have"
         log.info(
-            f"{count:,} {have} more than 8 bits a channel; {bits} are in use and become 8 "
+            f"{count:,} {have} more than 8 bits per channel; {bits} are in use and become 8 "
             "(data.high_depth=refuse refuses them)"
         )
     whole = {
@@ -137,4 +137,6 @@ def _decode_again(
 
 
 def _too_deep(file: File) -> UserError:
-    return UserError(f"{file.path}: has more than 8 bits a channel; data.high_depth=scale makes 8 of those in use")
+    return UserError(
+        f"{file.path}: has more than 8 bits per channel; data.high_depth=scale scales the bits in use to 8"
+    )
