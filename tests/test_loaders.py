@@ -129,7 +129,7 @@ def test_every_key_names_its_epoch() -> None:
 
 
 def test_the_same_epoch_has_the_same_order_again() -> None:
-    """Whatever came before: a resumed run goes on with the order that it would have had."""
+    """Whatever came before: a resumed run has the order that it would have had."""
     first, second = KeyedBatches(100, 10, seed=0), KeyedBatches(100, 10, seed=0)
     list(first)
     first.epoch = second.epoch = 5
