@@ -225,7 +225,7 @@ def test_a_transform_that_only_albumentations_has_is_refused_with_the_way_on(tar
 )
 def test_an_argument_that_only_albumentations_has_is_refused_with_the_way_on(override: str, named: str) -> None:
     said = refused("aug=full", override)
-    assert said.startswith(f"aug.transforms.{named} does not know it")
+    assert said.startswith(f"aug.transforms.{named} does not take this argument")
     assert "aug.backend=albumentations with data.loader=workers may" in said
 
 

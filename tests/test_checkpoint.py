@@ -321,7 +321,7 @@ def test_of_another_network_one_line_says_so(saved: Path) -> None:
 def test_other_processes_than_those_that_saved_it_are_named(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
     two = Checkpoints(saved, make_learner(), IDENTITY, world=2, save_every=60)
     assert two.restore()
-    assert "is of 1 processes, and 2 resume it" in caplog.text
+    assert "was saved by 1 processes and is resumed by 2" in caplog.text
 
 
 @pytest.mark.parametrize("key", FREE)

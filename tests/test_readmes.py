@@ -1,5 +1,6 @@
 """Every README and option's file: their commands compose, their links lead somewhere, the tests they name exist."""
 
+import functools
 import re
 import shlex
 import shutil
@@ -45,6 +46,12 @@ def told(file: Path) -> Iterator[tuple[str, str]]:
 COMMANDS = sorted({(str(f.relative_to(ROOT)), *command) for f in [*READMES, *OPTIONS] for command in told(f)})
 
 
+@functools.cache
+def composes(overrides: tuple[str, ...], folder: str | None) -> None:
+    """Raises where the configuration is refused."""
+    checked(compose(Asked(overrides, folder))[0])
+
+
 def check(door: str, arguments: list[str]) -> None:
     """Raises where the door would refuse them."""
     arguments = [a for a in arguments if not a.startswith(("allow=", "resume=", "rules="))]
@@ -56,10 +63,14 @@ def check(door: str, arguments: list[str]) -> None:
     paths = [a.partition("=")[2] for a in own if a.startswith(DONORS) and not any(sign in a for sign in MADE_UP)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
     given = [re.sub(r"=(\[.*\]|[^,\[]*),.*", r"=\1", a.replace("$", "")) for a in own]  # of a sweep the first
-    checked(compose(Asked(given, str(ROOT / folder) if folder else None))[0])
+    composes(tuple(given), str(ROOT / folder) if folder else None)
 
 
-@pytest.mark.parametrize(("file", "door", "arguments"), COMMANDS, ids=lambda value: str(value)[:80])
+@pytest.mark.parametrize(
+    ("file", "door", "arguments"),
+    [pytest.param(*c, marks=pytest.mark.slow if "weights" in c[0] else ()) for c in COMMANDS],
+    ids=lambda value: str(value)[:80],
+)
 def test_every_command_composes(file: str, door: str, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ROOT / "s9" / f"{door}.py").exists(), file
     if "my_package" in arguments:

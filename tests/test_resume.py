@@ -327,7 +327,7 @@ def test_auto_with_a_wrong_value_says_so(outputs: Path) -> None:
 
 def test_auto_looks_in_the_folder_that_was_chosen(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(Path("my run"), "2026-01-01T00:00:00Z")
-    monkeypatch.setattr(launch, "resume_run", lambda given, _: 7 if given == "my run" else 1)
+    monkeypatch.setattr(launch, "resume_run", lambda given, *_: 7 if given == "my run" else 1)
     assert (train.main([*QUICK, "hydra.run.dir='my run'", "resume=auto"]), found()) == (7, None)
 
 

@@ -24,8 +24,11 @@ class LayerConfig:
     dropout: float | None = None  # null: model.dropout
 
 
+LAYER = OmegaConf.structured(LayerConfig)
+
+
 def _typed_layer(key: str, row: Any) -> LayerConfig:
-    """A row of conf/model as a LayerConfig, typed here because OmegaConf cannot type a mapping of mappings."""
+    """The row of conf/model as a LayerConfig. OmegaConf cannot type a mapping of mappings, so this function does."""
     if isinstance(row, LayerConfig):
         return row
     if not isinstance(row, dict):
@@ -34,11 +37,10 @@ def _typed_layer(key: str, row: Any) -> LayerConfig:
     for name, value in row.items():
         if name not in known:
             raise UserError(f"{key}.{name}={value}: there is no such key{nearest(str(name), known)}")
-        try:
-            OmegaConf.merge(OmegaConf.structured(LayerConfig), {name: value})
-        except OmegaConfBaseException as error:
-            raise UserError(f"{key}.{name}={value}: {str(error).splitlines()[0]}") from None
-    layer: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LayerConfig), row))
+    try:
+        layer: Any = OmegaConf.to_object(OmegaConf.merge(LAYER, row))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}.{error.key}={row.get(error.key)}: {str(error).splitlines()[0]}") from None
     return layer
 
 
