@@ -291,6 +291,7 @@ def epoch_losses(p: Prepared) -> Iterator[float]:
     return (reached.record["train/loss"] for reached in p.fit(Ranks(), None) if reached.record)
 
 
+@pytest.mark.slow
 def test_it_sees_the_very_images_that_its_student_sees(taught: Path, tmp_path: Path) -> None:
     """Mixed ones too."""
     p = prepared(tmp_path, "aug.mix.p=1", f"teacher={taught}")
@@ -305,6 +306,7 @@ def test_it_sees_the_very_images_that_its_student_sees(taught: Path, tmp_path: P
     assert all(torch.equal(a, b) for a, b in zip(of_student, of_teacher, strict=True))
 
 
+@pytest.mark.slow
 def test_another_teacher_of_the_same_name_does_not_resume_its_student(taught: Path, mine: Path, tmp_path: Path) -> None:
     """Nor one of several."""
     started = start(tmp_path, *QUICK, f"teacher={taught}{os.pathsep}{mine}", "hydra.run.dir=run")

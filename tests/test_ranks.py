@@ -158,6 +158,7 @@ def test_each_epoch_has_one_line_whatever_the_ranks(finished: Path) -> None:
     assert (finished / "train.log").read_text().count("epoch 1/1: ") == 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_one_line(tmp_path: Path) -> None:
     said = error_line(run(tmp_path, "train", *SHORT, HERE, TWO, "trainer.batch_size=62"), 2)
     assert said == "error: trainer.batch_size=62: must be a multiple of 4 for 2 devices"
@@ -179,6 +180,7 @@ def other_rank(door: Started) -> int:
     raise ProcessLookupError("there is no other rank")
 
 
+@pytest.mark.slow
 def test_the_death_of_rank_1_ends_the_run_in_one_line(tmp_path: Path) -> None:
     with started(tmp_path, command("train", *SMALL, HERE, TWO, "trainer.epochs=5000")) as door:
         until(lambda: checkpoints(tmp_path / RUN))
