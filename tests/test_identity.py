@@ -298,3 +298,16 @@ def test_a_stored_cache_that_is_not_here_is_the_readers_own(tmp_path: Path) -> N
     assert as_dict(folder.read_config())["data"]["cache"] is None
     (tmp_path / "gone").mkdir()
     assert as_dict(folder.read_config())["data"]["cache"] == str(tmp_path / "gone")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_identity_was_written_gets_one_when_it_is_resumed(
+    trained: Trained, tmp_path: Path
+) -> None:
+    trained("trainer.save_every=0")
+    folder = RunFolder(tmp_path / "run")
+    wanted = folder.read_identity()
+    folder.identity.unlink()
+    shutil.rmtree(folder.checkpoints)
+    train(folder.read_config(), folder.path, resumed=True)
+    assert folder.read_identity() == wanted

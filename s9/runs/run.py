@@ -53,7 +53,7 @@ def train(
     interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
     try:
         interrupts.stop_if_received()
-        if not resumed:
+        if not resumed or not folder.checkpoints.exists():  # it may have been killed before it wrote its identity
             folder.write_identity(identity_of(config))
         with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
             run = Run(config=config, folder=folder, ranks=ranks, status=status, interrupts=interrupts, resumed=resumed)

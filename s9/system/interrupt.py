@@ -49,6 +49,7 @@ class Interrupts:
         self.received: int | None = None
         self.at = 0.0
         self.noting = False
+        self.wakeup: int | None = None
         self.before: dict[int, Any] = {}
         self.last_words: Callable[[int], object] = lambda _: None  # called if the watcher thread must end the process
 
@@ -66,31 +67,36 @@ class Interrupts:
             self.before = {n: signal.signal(n, self._handle) for n in SIGNALS if n not in nohup}
             if ALARM is not None:
                 self.before[ALARM] = signal.signal(ALARM, self._too_long)
-                arrivals, self.wakeup = os.pipe()
-                os.set_blocking(self.wakeup, False)
-                self.wakeup_before = signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
-                threading.Thread(target=self._watch, args=(arrivals,), daemon=True).start()
+                if self.end is not None:
+                    self._start_watch(self.end)
         return self
+
+    def _start_watch(self, end: Callable[[int], NoReturn]) -> None:
+        arrivals, self.wakeup = os.pipe()
+        os.set_blocking(self.wakeup, False)
+        self.wakeup_before = signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(arrivals, end), daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self._set_alarm(0)
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        if ALARM in self.before:
+        if self.wakeup is not None:
             signal.set_wakeup_fd(self.wakeup_before)
             os.close(self.wakeup)  # ends the thread
+            self.wakeup = None
 
-    def _watch(self, arrivals: int) -> None:
+    def _watch(self, arrivals: int, end: Callable[[int], NoReturn]) -> None:
         """Ends the process if the main thread has not ended it in time. `arrivals`: one byte per signal."""
         first = 0
         while True:
             late = not select.select([arrivals], [], [], self.seconds_left() if first else None)[0]
             number = 0 if late else int.from_bytes(os.read(arrivals, 1), "big")
-            if self.end is not None and (late or (first and number == signal.SIGINT)):
+            if late or (first and number == signal.SIGINT):
                 try:
                     self.last_words(first)
                 finally:
-                    self.end(128 + (number or first))
+                    end(128 + (number or first))
             if not number:
                 os.close(arrivals)
                 return
