@@ -119,6 +119,17 @@ def test_a_sweep_gives_each_job_a_folder_and_a_line(s9: Run, tmp_path: Path) -> 
         json.loads(p.read_text())["command"].split("model.dropout=")[1] for p in summary.parent.glob("*/summary.json")
     }
     assert len(jobs) == 4
+    assert f"summary: {summary.relative_to(tmp_path)}" in done.stdout
+    assert "val: " in done.stdout
+    assert "test: " not in done.stdout  # who compares jobs must not see test
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_failed_job_shows_all_jobs_and_ends_with_exit_code_1(s9: Run, tmp_path: Path) -> None:
+    done = s9("train", "-m", *SHORT, "scheduler=constant", "optimizer.lr=1e30,0.02", "trainer.steps_per_epoch=20")
+    assert done.returncode == 1
+    assert "1 of 2 jobs failed: 0" in done.stderr
+    assert "failed" in done.stdout.partition("overrides\n")[2]
 
 
 def test_evaluate_gives_the_same_numbers_to_the_last_digit(s9: Run, trained: Path) -> None:

@@ -64,7 +64,7 @@ WRONG = {
     "aug.transforms.flip.p=2": ["aug.transforms.flip.p=2", "from 0 to 1"],
     "aug=full +aug.transforms.dropout.max_holes=1": [
         "aug.transforms.dropout.max_holes=1",
-        "CoarseDropout does not know it",
+        "CoarseDropout does not take this argument",
     ],
     "aug=full aug.transforms.dropout.num_holes_range=[5,1]": ["aug.transforms.dropout", "num_holes_range=[5, 1]"],
     "aug=full aug.transforms.dropout.hole_width_range=[9,3]": ["aug.transforms.dropout", "hole_width_range=[9, 3]"],

@@ -119,6 +119,46 @@ def test_a_mistake_in_a_configuration_folder_of_ones_own_is_one_line() -> None:
         compose(own("data=owm"))
 
 
+SLIPS = {
+    "a layer's name twice": ("conv2: { channels: 8 }\n    conv2: { channels: 8 }", "found duplicate key conv2"),
+    "a comma forgotten": ("conv2: { channels: 8 stride: 2 }", "expected ',' or '}'"),
+    "a line too far right": ("conv2: { channels: 8 }\n      conv3: { channels: 8 }", "line 8"),
+}
+
+
+@pytest.mark.parametrize(("rows", "said"), SLIPS.values(), ids=SLIPS.keys())
+def test_a_slip_in_a_file_is_one_line_that_names_file_and_line(rows: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    head = "dropout: 0.0\nactivation: relu\nwhiten: true\nhead: true\nblocks:\n  C1:\n    "
+    (tmp_path / "model" / "mine.yaml").write_text(f"{head}{rows}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml, line \d+: ") as told:
+        compose(Asked(["model=mine", "data=digits"], str(tmp_path)))
+    assert said in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+WRONG = {
+    "no BatchTransform": ("my_package.SignDescent", "is no subclass of s9.data.augmentation.batch_transform"),
+    "no such class": ("my_package.Daker", "did you mean Darker?"),
+}
+
+
+@pytest.mark.parametrize(("target", "said"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.usefixtures("allowed")
+def test_a_wrong_transform_of_ones_own_is_told_in_its_own_words(target: str, said: str) -> None:
+    with pytest.raises(UserError) as told:
+        checked(compose(own("aug=own", f"aug.transforms.darker._target_={target}"))[0])
+    assert said in str(told.value)
+    assert "albumentations" not in str(told.value)
+
+
+def test_a_key_that_a_class_may_take_is_added_with_a_plus() -> None:
+    with pytest.raises(
+        UserError, match=r"optimizer\.alpha=0\.9: there is no such key in the configuration yet; write \+"
+    ):
+        compose_config(["optimizer.alpha=0.9"])
+
+
 def test_without_a_folder_of_ones_own_its_options_are_unknown() -> None:
     with pytest.raises(UserError, match=r"data=own: there is no such option"):
         compose_config(["data=own"])

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from s9.cli.help import CONF, groups
 from s9.cli.mistakes import explain, parse
@@ -71,6 +72,10 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
             check_form(override, options)
         try:
             found = composed(overrides)
+        except MarkedYAMLError as error:  # a slip in a file of conf/
+            mark = error.problem_mark
+            place = f"{mark.name.strip()}, line {mark.line + 1}: " if mark else ""
+            raise UserError(f"{place}{error.problem or error}") from None
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(error, overrides, composed) from None
     HydraConfig.instance().set_config(found)  # read by ${hydra:...}: an option's name is its file's name

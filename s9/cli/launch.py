@@ -20,7 +20,7 @@ from s9.cli.compose import Asked, checked, compose, prepare_hydra
 from s9.cli.door import say_error
 from s9.cli.help import CONF
 from s9.cli.mistakes import parse
-from s9.config.components import ALLOW
+from s9.config.components import allow_words
 from s9.config.schema import Config
 from s9.sweeps.summary import JobLine, show_jobs
 from s9.system.errors import UserError
@@ -47,8 +47,10 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
     if flags.multirun:
         if auto:
             raise UserError("resume=auto: resumes one run, not a sweep; name a job's folder")
-        check_sweep(asked)
-        return run_hydra(flags, interrupts)
+        sweep_dir = Path(check_sweep(asked).sweep.dir)  # as a fixed name: Hydra resolves ${now:} anew at each look
+        sys.argv.append("hydra.sweep.dir='{}'".format(str(sweep_dir).replace("'", "\\'")))
+        run_hydra(flags, interrupts)
+        return show_jobs(sweep_dir)
     if swept := [o for o in flags.overrides if parse(o).is_sweep_override()]:
         raise UserError(f"{swept[0]}: names several values; add -m to run them all")
     composed, own = compose(asked)
@@ -99,8 +101,11 @@ def _refuse_flag(message: str) -> NoReturn:
     raise UserError(f"{message}; {COMMAND} --help")
 
 
-def check_sweep(asked: Asked) -> None:
+def check_sweep(asked: Asked) -> DictConfig:
     """Checks each value of each swept key, with the first values of the other keys, before any job starts.
+
+    Returns:
+        Hydra's own part of the first configuration.
 
     Raises:
         UserError: what is wrong with a value.
@@ -115,8 +120,12 @@ def check_sweep(asked: Asked) -> None:
         choices.append(values)
     first = [c[0] for c in choices]
     others = [[*first[:at], v, *first[at + 1 :]] for at, values in enumerate(choices) for v in values[1:]]
+    own: DictConfig | None = None
     for overrides in (first, *others):
-        check_donors(checked(compose(Asked(overrides, asked.config_dir, asked.config_name))[0]))
+        composed, of_hydra = compose(Asked(overrides, asked.config_dir, asked.config_name))
+        check_donors(checked(composed))
+        own = of_hydra if own is None else own
+    return own
 
 
 def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -143,8 +152,6 @@ def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
         raise UserError(f"{what}; runs are written there, choose with {place}=") from None
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from None
-    if flags.multirun and not flags.cfg:
-        return show_jobs(Path(HydraConfig.get().sweep.dir))
     return max(codes, default=0)
 
 
@@ -177,8 +184,7 @@ def command_of(own: Any) -> tuple[str, str]:
     flags = [a for s in own.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", s.path)]
     flags += ["--config-name", own.job.config_name] if own.job.config_name != "config" else []
     kept = [o for o in own.overrides.hydra if not o.lstrip("+~").startswith(OF_SWEEP)]
-    allowed = [f"allow={name}" for name in os.environ.get(ALLOW, "").split(",") if name]
-    given = shlex.join([*flags, *kept, *allowed, *own.overrides.task])
+    given = shlex.join([*flags, *kept, *allow_words().split(), *own.overrides.task])
     return f"{COMMAND} {given}".strip(), given
 
 

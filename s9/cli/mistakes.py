@@ -13,6 +13,8 @@ from s9.cli.help import groups
 from s9.config.model import LayerConfig
 from s9.system.errors import UserError
 
+NOT_ALL_LISTED = ("optimizer.", "scheduler.", "aug.transforms.", "data.arguments.")  # a class may take more
+
 
 def parse(override: str) -> Any:
     """One argument as Hydra parses it. Raises UserError if Hydra cannot parse it."""
@@ -69,10 +71,12 @@ def _nearest_key(key: str, known: list[str]) -> str:
         beside = {name: f"{parent}.{name}" for name in LayerConfig.__dataclass_fields__}
     deep_first = sorted(known, key=lambda k: -k.count("."))
     anywhere = {k.rpartition(".")[2]: k for k in deep_first}
-    for candidates in (beside, anywhere):
+    for candidates in (beside,) if key.startswith(NOT_ALL_LISTED) else (beside, anywhere):
         close = difflib.get_close_matches(leaf, candidates, n=1, cutoff=0.75)
         if close:
             return f"; did you mean {candidates[close[0]]}?"
+    if key.startswith(NOT_ALL_LISTED):
+        return f" in the configuration yet; write +{key}=..."
     return f"; allowed: {', '.join(beside.values() or groups())}"
 
 

@@ -29,6 +29,11 @@ def allowed_targets(group: str) -> tuple[str, ...]:
     return (*ALLOWED_TARGETS[group], *(f"{name}." for name in own if name))
 
 
+def allow_words() -> str:
+    """What a command needs so that it may name what this process may: ` allow=my_package`, or nothing."""
+    return "".join(f" allow={name}" for name in os.environ.get(ALLOW, "").split(",") if name)
+
+
 def check_form(key: str, component: Any, group: str) -> None:
     """Raises UserError unless `component` is a mapping whose `_target_` is allowed; imports nothing."""
     if not isinstance(component, dict) or "_target_" not in component:
@@ -46,7 +51,8 @@ def check_allowed(key: str, target: Any, group: str) -> None:
     package = str(target).partition(".")[0]
     known = " or ".join(ALLOWED_TARGETS[group])
     own = f"in a package of yours, allowed by allow={package} on the command line or {ALLOW}={package}"
-    raise UserError(f"{key}._target_={target}: must begin with {f'{known}, or be ' if known else ''}{own}")
+    where = f"begin with {known}, or be {own}" if known else f"be {own}"
+    raise UserError(f"{key}._target_={target}: must {where}")
 
 
 def check_target(key: str, target: Any, group: str) -> Callable[..., Any]:

@@ -209,10 +209,12 @@ def image_set_of(
     """
     names = tuple(class_names)
     for split in ("train", "test", *splits):
-        if split not in splits or not _fits(splits[split], len(names)):
-            raise UserError(
-                f"{variant}: {split} must be uint8 images (N, S, S, 3), int64 labels (N,) below {len(names)}, N above 0"
-            )
+        if split not in splits:
+            raise UserError(f"{variant}: {split} is missing; there are {', '.join(splits) or 'none'}")
+        if not _fits(splits[split], len(names)):
+            found = f"{splits[split].images.dtype} {splits[split].images.shape} and labels {splits[split].labels.shape}"
+            wanted = f"uint8 (N, S, S, 3) and labels (N,) from 0 to {len(names) - 1}, N above 0"
+            raise UserError(f"{variant}: {split} has images {found}; wanted {wanted}")
     sizes = sorted({of.images.shape[1] for of in splits.values()})
     if len(sizes) > 1:
         raise UserError(f"{variant}: images are of {' and '.join(map(str, sizes))} pixels; they must be of one size")

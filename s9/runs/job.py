@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s9.config.components import allow_words
 from s9.config.schema import Config
 from s9.runs import failure
 from s9.runs.run import train
@@ -96,7 +97,7 @@ def of_val(folder: RunFolder) -> dict[str, Any]:
 
 
 def resume_hint(folder: RunFolder) -> str:
-    return f"resume with: python -m s9.train {shlex.quote(f'resume={folder}')}"
+    return f"resume with: python -m s9.train {shlex.quote(f'resume={folder}')}{allow_words()}"
 
 
 def remove_refused(folder: Path, made: list[Path]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from s9.config.components import allow_words
 from s9.config.schema import Config
 from s9.data.augmentation.augment import sample_grid
 from s9.models.analysis import ModelFacts, model_facts
@@ -81,7 +82,8 @@ class Run:
             self.test(p, history, summary)
             # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
             self.status.set("done", minutes=round(history.seconds / 60, 2))
-            say_where(summary, self.folder, history.seconds)
+            chooses = self.status.content["group"] is not None  # a job of a sweep: who compares jobs must not see test
+            say_where(summary, self.folder, history.seconds, ("val",) if chooses else ("val", "test"))
             self.show_end(summary, mirror)
             ends = {"exit_code": 0}
         except NonFiniteLossError as error:
@@ -194,13 +196,13 @@ def draw_figures(folder: RunFolder) -> list[Path]:
         return []
 
 
-def say_where(summary: dict[str, Any], folder: RunFolder, seconds: float) -> None:
-    """The last lines on the screen: the numbers, and where everything lies."""
-    for split in ("val", "test"):
+def say_where(summary: dict[str, Any], folder: RunFolder, seconds: float, splits: tuple[str, ...]) -> None:
+    """The last lines on the screen: the numbers of these splits, and where everything lies."""
+    for split in splits:
         if split in summary:
             of = summary[split]
             accuracy = f"{of['correct']}/{of['total']} correct ({100 * of['accuracy']:.2f} %)"
             flip = f"with flip averaging {100 * of['accuracy_flip']:.2f} %"
             log.info(f"{split}: average loss {of['loss']:.4f}, {accuracy}, {flip}")
     log.info(f"{seconds / 60:.2f} min, everything is in {folder}")
-    log.info(f"score it again: python -m s9.evaluate run={folder}")
+    log.info(f"score it again: python -m s9.evaluate run={folder}{allow_words()}")

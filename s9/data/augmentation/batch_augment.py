@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s9.config.components import allowed_targets, build_component, check_component, check_target
+from s9.config.components import build_component, check_component, check_target
 from s9.config.schema import AugConfig
 from s9.data import keys
 from s9.data.augmentation import batch_colour, batch_geometry
@@ -50,7 +50,10 @@ class BatchAugment:
             try:
                 out = replace(transform, p=1.0)(out, torch.zeros(2, 1 + transform.draws))
             except Exception as error:
-                raise UserError(f"aug.transforms.{name}: {' '.join(str(error).split())}") from None
+                hint = "; `draws` of the class must say how many it reads" if isinstance(error, IndexError) else ""
+                raise UserError(f"aug.transforms.{name}: {' '.join(str(error).split())}{hint}") from None
+            if out.dtype != torch.uint8:
+                raise UserError(f"aug.transforms.{name}: returns {out.dtype} images; they must be torch.uint8")
         if out.shape != blank.shape:
             sizes = " x ".join(map(str, out.shape[2:])), " x ".join(map(str, blank.shape[2:]))
             raise UserError(f"aug={config.name}: makes images of {sizes[0]} from {sizes[1]}; they must keep their size")
@@ -92,14 +95,13 @@ def build_batch_transform(name: str, transform: dict[str, Any], fill: Any) -> Ba
             check_target(key, target, "aug")  # raises if albumentations has no such name either
             raise UserError(f"{key}._target_={target}: {INSTEAD}")
         transform = {**transform, "_target_": KNOWN[target.rpartition(".")[2]]}
+    found = check_target(key, transform["_target_"], "aug")
+    if not (isinstance(found, type) and issubclass(found, BatchTransform)):
+        raise UserError(f"{key}._target_={target}: is no subclass of {BatchTransform.__module__}.BatchTransform")
     try:
         check_component(key, transform, "aug")
     except UserError as error:
-        if not target.startswith(allowed_targets("aug")):
-            raise
-        raise UserError(f"{error} ({INSTEAD})") from None
+        raise UserError(f"{error} ({INSTEAD})" if target.startswith("albumentations.") else str(error)) from None
     replaced = {"fill": fill} if transform.get("fill") == "mean" else {}
-    built = build_component(key, transform, "aug", **replaced)
-    if not isinstance(built, BatchTransform):
-        raise UserError(f"{key}._target_={target}: is not a BatchTransform; {INSTEAD}")
+    built: BatchTransform = build_component(key, transform, "aug", **replaced)
     return built
