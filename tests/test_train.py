@@ -216,7 +216,7 @@ def test_a_short_run_on_the_real_images_learns(cifar10_images: Path, tmp_path: P
                 (some / split / name / path.name).symlink_to(path)
     config = compose_config(
         [
-            *("data=folder", f"data.root={some}", "data.val_size=500", "experiment=s9", "model=strided"),
+            *("data=folder", f"data.root={some}", "data.val_size=500"),
             *("trainer.epochs=4", "trainer.steps_per_epoch=25", "wandb=disabled"),
         ]
     )

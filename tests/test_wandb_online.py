@@ -214,7 +214,7 @@ def test_a_killed_and_resumed_run_is_one_run_with_every_epoch_once(resumed: Onli
     assert [row["epoch"] for row in resumed.run.epochs] == list(range(1, EPOCHS + 1))
     kept = list(metrics(resumed.folder)[0])  # an epoch that was trained twice took another time
     assert [{key: row[key] for key in kept} for row in resumed.run.epochs] == metrics(resumed.folder)
-    assert "did not take" not in resumed.done.stdout
+    assert "did not accept" not in resumed.done.stdout
 
 
 def test_the_best_epoch_of_a_resumed_run_is_of_all_its_epochs(resumed: Online) -> None:
@@ -284,7 +284,7 @@ def test_what_a_server_that_never_comes_back_lacks_can_be_sent_later(tmp_path: P
         server.stop()
         done = door.end()
     assert done.returncode == 0 and status(tmp_path / RUN)["state"] == "done"
-    line = next(line for line in done.stdout.splitlines() if "W&B has not taken everything" in line)
+    line = next(line for line in done.stdout.splitlines() if "W&B has not received everything" in line)
     server.start()
     sync(tmp_path, server, *line.partition("wandb sync ")[2].split())
     whole = server.runs[f"{status(tmp_path / RUN)['wandb_id']}-whole"]

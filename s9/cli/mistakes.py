@@ -41,7 +41,7 @@ def explain(error: Exception, overrides: list[str], compose: Callable[[list[str]
             reason = str(cause if isinstance(cause, OmegaConfBaseException) else found).splitlines()[0]
             known = _all_keys(OmegaConf.to_container(compose(in_groups), resolve=False))
             if key not in known and not parsed.is_add():
-                return UserError(f"{override}: there is no such key{_nearest_key(key, known)}")
+                return UserError(f"{override}: there is no such key{_nearest_key(key, known, parsed.is_delete())}")
             return UserError(f"{override}: {_in_plain_words(reason)}")
     return UserError(str(error).splitlines()[0])
 
@@ -61,9 +61,10 @@ def _in_plain_words(reason: str) -> str:
     return reason
 
 
-def _nearest_key(key: str, known: list[str]) -> str:
+def _nearest_key(key: str, known: list[str], deleted: bool) -> str:
     """Suggests a key: a sibling spelled alike, else any key with a similar last part, else lists the siblings."""
     parent, _, leaf = key.rpartition(".")
+    may_be_added = not deleted and parent in known and key.startswith(NOT_ALL_LISTED) and parent != "aug.transforms"
     if parent.startswith("model.blocks.") and parent in known and leaf in LayerConfig.__dataclass_fields__:
         return f" in this row yet; write +{key}=..."
     beside = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
@@ -71,11 +72,11 @@ def _nearest_key(key: str, known: list[str]) -> str:
         beside = {name: f"{parent}.{name}" for name in LayerConfig.__dataclass_fields__}
     deep_first = sorted(known, key=lambda k: -k.count("."))
     anywhere = {k.rpartition(".")[2]: k for k in deep_first}
-    for candidates in (beside,) if key.startswith(NOT_ALL_LISTED) else (beside, anywhere):
+    for candidates in (beside,) if may_be_added else (beside, anywhere):
         close = difflib.get_close_matches(leaf, candidates, n=1, cutoff=0.75)
         if close:
             return f"; did you mean {candidates[close[0]]}?"
-    if key.startswith(NOT_ALL_LISTED):
+    if may_be_added:
         return f" in the configuration yet; write +{key}=..."
     return f"; allowed: {', '.join(beside.values() or groups())}"
 
