@@ -3,11 +3,13 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from s9.cli.door import open_door
 from s9.cli.help import help_text
 from s9.system.errors import UserError
 from s9.system.interrupt import Interrupted, Interrupts, leave
+from s9.system.output import keep_output_from_failing
 
 RANK_0_SAYS_S = 20  # how long other torchrun processes wait before they end with an error that rank 0 reports
 
@@ -25,7 +27,8 @@ def main(arguments: list[str]) -> int:
     asked = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     if len(asked) > 1:
         raise UserError("resume= is given twice")
-    if asked and asked != ["auto"] and rest:
+    of_sweep = bool(asked) and (Path(asked[0]) / "sweep.json").is_file()
+    if asked and asked != ["auto"] and rest and not (of_sweep and all(a.startswith("sweep.") for a in rest)):
         raise UserError(f"resume={asked[0]}: a run resumes with its own configuration; leave out {' '.join(rest)}")
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     if torchrun and {"-m", "--multirun"} & set(rest):
@@ -34,7 +37,9 @@ def main(arguments: list[str]) -> int:
         follow_rank_0(asked, rest)
     interrupts = Interrupts(end=leave)
     try:
-        if asked and asked != ["auto"]:
+        if of_sweep:
+            code = launch.resume_sweep(asked[0], rest, interrupts)
+        elif asked and asked != ["auto"]:
             code = launch.resume_run(asked[0], interrupts)
         else:
             code = launch.start(rest, interrupts, auto=bool(asked))
@@ -59,4 +64,5 @@ def follow_rank_0(asked: list[str], rest: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    keep_output_from_failing()
     open_door(main, lambda: help_text(HELP))

@@ -67,7 +67,7 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
     """(the configuration, Hydra's own part). Raises UserError: in one line, what is wrong with which argument."""
     prepare_hydra()
     overrides = list(asked.overrides)
-    with _hydra(asked) as (composed, options):
+    with hydra_of(asked) as (composed, options):
         for override in overrides:
             check_form(override, options)
         try:
@@ -86,7 +86,7 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
 
 
 @contextmanager
-def _hydra(asked: Asked) -> Iterator[tuple[Callable[[list[str]], DictConfig], Callable[[str], list[str]]]]:
+def hydra_of(asked: Asked) -> Iterator[tuple[Callable[[list[str]], DictConfig], Callable[[str], list[str]]]]:
     """Yields two functions over the folders that `asked` names: one composes arguments, one lists a group's options."""
     folders = create_config_search_path(str(CONF))
     if asked.config_dir:

@@ -9,9 +9,13 @@ _HERE = Path(__file__).parent.parent
 CONF = next(p for p in (_HERE / "conf", _HERE.parent / "conf") if p.is_dir())
 
 
+NO_GROUPS = ("hydra", "study")  # folders of conf/ that hold no part of a run: Hydra's launchers, spaces of s9.tune
+
+
 def groups() -> dict[str, list[str]]:
     """Option names of each config group, read from the folder."""
-    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(CONF.iterdir()) if d.is_dir()}
+    folders = [d for d in sorted(CONF.iterdir()) if d.is_dir() and d.name not in NO_GROUPS]
+    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
 
 
 def help_text(head: str) -> str:

@@ -1,6 +1,7 @@
 """Turns an error of Hydra or OmegaConf into one line that names the key, the value and what is allowed."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from s9.system.errors import UserError
 NOT_ALL_LISTED = ("optimizer.", "scheduler.", "aug.transforms.", "data.arguments.")  # a class may take more
 
 
+@functools.cache  # a sweep asks again and again
 def parse(override: str) -> Any:
     """One argument as Hydra parses it. Raises UserError if Hydra cannot parse it."""
     try:

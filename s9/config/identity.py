@@ -13,6 +13,7 @@ from s9.config.stored import as_dict
 FREE = {
     "wandb": "W&B mirrors the run's files",
     "name": "names are for people",
+    "sweep": "which jobs a sweep has changes none of them",
     "model.name": "as above",
     "aug.name": "as above",
     "data.name": "as above",

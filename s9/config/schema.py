@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from s9.config.components import check_form
 from s9.config.data import DATA_CONFIGS, DataConfig
 from s9.config.model import ModelConfig
+from s9.config.sweep import SweepConfig
 from s9.system.errors import UserError, is_number, nearest, require
 
 BACKENDS = ("device", "albumentations")
@@ -129,6 +130,7 @@ class Config:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
     seed: int = 0
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
     def __post_init__(self) -> None:
         for key, value in vars(self.distillation).items():

@@ -1,5 +1,6 @@
 """The configuration that a run has stored: written whole, read again as a checked `Config` by any later version."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from s9.system.errors import UserError
 
 def as_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dictionaries of plain values."""
-    plain: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    return plain
+    return asdict(config)
 
 
 def as_yaml(config: Config) -> str:

@@ -1,5 +1,7 @@
 """What a run trains: each rank makes images, batches, learner and checkpoints from the configuration for itself."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,6 +61,23 @@ def identity_of(config: Config, donors: Donors | None = None) -> Identity:
     compute = pick_compute(config.trainer.device, config.trainer.precision)
     digests = (donors or donors_of(config)).digests
     return identity(config, device=compute.device.type, precision=compute.precision_name, donors=digests)
+
+
+def digest_of(config: Config, images: str | None) -> str:
+    """The name of the run as a job of a sweep: ten hexadecimal digits, of all that can change its result.
+
+    Device and precision count as they are asked for, so that every machine finds the job.
+
+    Args:
+        images: the fingerprint of the images; None for a data set that is always the same.
+
+    Raises:
+        UserError: a donor is missing or does not fit.
+    """
+    device = config.trainer.device.partition(":")[0]
+    donors = donors_of(config).digests
+    whole = identity(config, device=device, precision=config.trainer.precision, donors=donors) | {"images": images}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts | None = None) -> Prepared:

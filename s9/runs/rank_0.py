@@ -47,9 +47,21 @@ class Watched(Watch):
         return self.interrupts.received is not None or self.checkpoints.due()
 
 
+class Paused(BaseException):
+    """The run has reached its `until_epoch` and is saved. Not an Exception, so that nothing takes it for a failure.
+
+    Args:
+        value: val accuracy of that epoch, a fraction; None if there is no val.
+    """
+
+    def __init__(self, value: float | None):
+        super().__init__(value)
+        self.value = value
+
+
 @dataclass(kw_only=True)
 class Run:
-    """A run that is under way, as rank 0 sees it."""
+    """A run that is under way, as rank 0 sees it. until_epoch: the run pauses when this epoch has ended."""
 
     config: Config
     folder: RunFolder
@@ -57,10 +69,11 @@ class Run:
     status: Status
     interrupts: Interrupts
     resumed: bool
+    until_epoch: int | None = None
     beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))  # draws the figures
 
     def whole(self) -> dict[str, Any]:
-        """Prepares, trains, tests and draws; returns the summary."""
+        """Prepares, trains, tests and draws; returns the summary. Raises Paused where it ends at `until_epoch`."""
         machine = runtime.describe_machine(self.ranks.device)  # now: the commit may have changed when the run ends
         known = self.folder.read_images() if self.resumed else None
         p = prepare(self.config, self.folder, self.ranks, self.ranks.from_rank_0("images", known))
@@ -74,8 +87,11 @@ class Run:
         try:
             mirror.log_model(facts, self.beside.submit(draw_figures, self.folder))
             with self.interrupts.noted():
-                self.fit(p, position, history, mirror)
+                whole = self.fit(p, position, history, mirror)
             self.interrupts.stop_if_received()  # for a signal since the last check
+            if not whole:
+                ends = {"exit_code": 0}
+                raise Paused(history.records[-1].get("val/accuracy"))
             summary = self.describe(p, facts, history.best)
             arithmetic = runtime.describe_arithmetic(p.compute)
             summary |= {"machine": machine | arithmetic, "images": p.data.facts.fingerprint}
@@ -115,13 +131,23 @@ class Run:
         of = self.status.content
         return WandbLog(self.config, self.folder.path, group=of["group"], run_id=of["wandb_id"], earlier=earlier)
 
-    def fit(self, p: Prepared, position: Position | None, history: History, mirror: WandbLog) -> None:
+    def pauses(self, position: Position | None) -> bool:
+        """Whether the run pauses at this position. One that was killed just before it paused is resumed behind it."""
+        end = self.until_epoch
+        return position is not None and end is not None and end < min(position.epoch, self.config.trainer.epochs)
+
+    def fit(self, p: Prepared, position: Position | None, history: History, mirror: WandbLog) -> bool:
         """Trains to the last epoch; records each epoch; saves a checkpoint after each epoch and whenever one is due.
+
+        Returns:
+            Whether all epochs are trained, rather than those until the run pauses.
 
         Raises:
             Interrupted: a signal came; the steps so far are saved.
         """
         folder, interrupts = self.folder, self.interrupts
+        if self.ranks.any_of_all("stop", self.pauses(position)):
+            return False
         progress = Progress(self.config.trainer.epochs)
         watch = Watched(progress, p.checkpoints, interrupts)
         for reached in p.fit(self.ranks, position, watch):
@@ -136,8 +162,10 @@ class Run:
             if reached.record:
                 mirror.log_epoch(reached.record | reached.times)
                 progress.epoch_end(reached.record | reached.times, len(p.data.val))
-            if self.ranks.any_of_all("signal", interrupts.received is not None):
+            if self.ranks.any_of_all("stop", interrupts.received is not None or self.pauses(reached.position)):
                 interrupts.stop_if_received()
+                return False
+        return True
 
     def test(self, p: Prepared, history: History, summary: dict[str, Any]) -> None:
         """Scores the final weights, on test for the only time, and writes all files of a finished run."""

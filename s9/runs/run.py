@@ -9,12 +9,12 @@ from typing import Any
 from s9.config.schema import Config
 from s9.runs import failure
 from s9.runs.prepare import identity_of, prepare
-from s9.runs.rank_0 import Run
+from s9.runs.rank_0 import Paused, Run
 from s9.system import runtime
 from s9.system.compute import pick_device
 from s9.system.errors import UserError
 from s9.system.interrupt import SIGNALS, Interrupted, Interrupts
-from s9.tracking.folder import RunFolder
+from s9.tracking.folder import RunFolder, TakenError
 from s9.tracking.status import Status
 from s9.training.ranks import Ranks, joined
 
@@ -29,12 +29,14 @@ def train(
     command: str = "",
     interrupts: Interrupts | None = None,
     resumed: bool = False,
+    until_epoch: int | None = None,
 ) -> dict[str, Any]:
     """Trains `config` and writes the run to the folder `path`, whose status.json says how the run goes.
 
     Args:
         group: the sweep that the run is a job of. command: the one that repeats the run.
         resumed: begin at the newest whole checkpoint in the folder, or at the start if there is none.
+        until_epoch: the run pauses when this epoch has ended and is saved, unless the epoch is the last.
 
     Returns:
         The run's summary.
@@ -43,11 +45,15 @@ def train(
         UserError: the machine or the data cannot do what was asked; raised before the first step.
         NonFiniteLossError: the loss became infinite or NaN.
         Interrupted: a signal came; everything up to it is saved.
+        Paused: `until_epoch` has ended; resuming gives the bytes of a run that never paused.
     """
     interrupts, folder = interrupts or Interrupts(), RunFolder(path)
     tree = runtime.git_state()
     with interrupts.noted():
         lock = folder.claim()
+        if resumed and folder.is_done():  # by another process of the sweep, a moment ago
+            lock.release()
+            raise TakenError(f"{folder}: this run is done")
         status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
         folder.write_config(config)  # now, because resuming needs it
     interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
@@ -56,8 +62,11 @@ def train(
         if not resumed or not folder.checkpoints.exists():  # it may have been killed before it wrote its identity
             folder.write_identity(identity_of(config))
         with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
-            run = Run(config=config, folder=folder, ranks=ranks, status=status, interrupts=interrupts, resumed=resumed)
-            return run.whole()
+            started = {"status": status, "interrupts": interrupts, "resumed": resumed, "until_epoch": until_epoch}
+            return Run(config=config, folder=folder, ranks=ranks, **started).whole()
+    except Paused:
+        status.end("paused")
+        raise
     except Interrupted as stop:
         status.end("interrupted", reason=str(stop))
         raise
@@ -87,6 +96,8 @@ def follow(ranks: Ranks, config: Config, folder: RunFolder) -> None:
     p = prepare(config, folder, ranks, ranks.from_rank_0("images", None))
     newest = ranks.from_rank_0("checkpoint", None)
     restored = p.checkpoints.restore(only=newest) if newest else None
+    if ranks.any_of_all("stop", False):  # as soon as rank 0 knows from where it trains: it may have to pause there
+        return
     for _ in p.fit(ranks, restored[0] if restored else None):
-        if ranks.any_of_all("signal", False):  # rank 0 has been told to stop
+        if ranks.any_of_all("stop", False):  # rank 0 has been told to stop, or pauses
             return

@@ -14,7 +14,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from s9.config.identity import Identity
 from s9.config.schema import Config
@@ -22,10 +21,11 @@ from s9.config.stored import as_yaml, read_stored
 from s9.data.image_set import ImageFacts, Rows
 from s9.system.errors import UserError
 from s9.system.files import write_whole
+from s9.tracking.lock import RunLock
 
 SHOWN_MISTAKES = 40  # images kept for the misclassified grid
 STATUS_KINDS = {"state": str, "command": str, "group": str | None, "wandb_id": str, "started": str, "starts": int}
-UNFINISHED = ("running", "failed", "interrupted")  # a `running` run whose lock no process holds was killed
+UNFINISHED = ("running", "failed", "interrupted", "paused")  # a `running` run whose lock no process holds was killed
 
 
 class TakenError(UserError):
@@ -40,8 +40,8 @@ class RunFolder:
         self.config = path / "config.yaml"  # the whole configuration
         self.identity = path / "identity.json"  # all that can change the result, as of the run's start
         self.images = path / "images.json"  # ImageFacts
-        self.status = path / "status.json"  # running, done, failed or interrupted
-        self.lock = path / ".lock"
+        self.status = path / "status.json"  # running, done, failed, interrupted or paused
+        self.lock, self.lease = path / ".lock", path / ".lease"
         self.metrics, self.times = path / "metrics.jsonl", path / "times.jsonl"  # one line per epoch
         self.summary = path / "summary.json"  # the results of a finished run
         self.samples, self.predictions = path / "samples.npz", path / "predictions.npz"
@@ -54,7 +54,7 @@ class RunFolder:
 
     def left_by_refused(self) -> tuple[Path, ...]:
         """The files of a run that was refused before its first step."""
-        return (self.log, self.config, self.identity, self.images, self.status, self.lock)
+        return (self.log, self.config, self.identity, self.images, self.status, self.lock, self.lease)
 
     def write_config(self, config: Config) -> None:
         write_whole(self.config, as_yaml(config).encode())
@@ -181,21 +181,22 @@ class RunFolder:
         """
         return self.read_status().get("state", "done" if self.summary.exists() else None) == "done"
 
-    def claim(self) -> FileLock:
+    def claim(self) -> RunLock:
         """Locks the run until the process ends, however it ends.
 
         Raises:
             TakenError: another process trains the run.
             UserError: the run's folder cannot be written.
         """
-        lock = FileLock(self.lock)
+        lock = RunLock(self.lock, self.lease, stop=True)
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            pid = self.read_status().get("pid", "unknown")
-            raise TakenError(f"{self}: is being trained by another process (pid {pid})") from None
-        except (OSError, NotImplementedError) as error:
-            raise UserError(f"{self}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+            taken = lock.acquire()
+        except OSError as error:
+            raise UserError(f"{self}: cannot be written ({error.strerror or error})") from None
+        if not taken:
+            status = self.read_status()
+            where = f"pid {status.get('pid', 'unknown')} on {status.get('host', 'an unknown machine')}"
+            raise TakenError(f"{self}: is being trained by another process ({where})")
         return lock
 
     def is_free(self) -> bool:

@@ -1,4 +1,4 @@
-"""How a run is doing, kept in its status.json while it runs: running, done, failed or interrupted."""
+"""How a run is doing, kept in its status.json while it runs: running, done, failed, interrupted or paused."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ class Status:
         self.set("running")
 
     def set(self, state: str, **facts: Any) -> None:
-        """Writes the state: running, done, failed (with reason and log) or interrupted (with reason)."""
+        """Writes the state: running, done, failed (with reason and log), interrupted (with reason) or paused."""
         for key in ("reason", "log"):
             self.content.pop(key, None)
         self.content |= {"state": state, "host": platform.node(), "pid": os.getpid(), "updated": _now()} | facts

@@ -9,6 +9,15 @@ from s9.data.sources.own import load_own
 from s9.system.errors import UserError
 
 
+_kept: list[tuple[DataConfig, int, ImageSet]] | None = None  # the last data set; None: nothing is kept
+
+
+def keep_images() -> None:
+    """From now on this process keeps the last data set: for one that trains one job of a sweep after another."""
+    global _kept
+    _kept = []
+
+
 def load_images(config: DataConfig, seed: int) -> ImageSet:
     """The data set of `config`; its `val_seed`, else `seed`, fixes which images of train are held out as val.
 
@@ -16,6 +25,18 @@ def load_images(config: DataConfig, seed: int) -> ImageSet:
         UserError: the images are missing, damaged or not of the form that the data set needs.
     """
     seed = config.val_seed_of(seed)
+    for known, of_seed, images in _kept or []:
+        if (known, of_seed) == (config, seed):
+            return images
+    if _kept is not None:
+        _kept.clear()  # before the next is loaded: both may not fit into memory
+    images = _load(config, seed)
+    if _kept is not None:
+        _kept.append((config, seed, images))
+    return images
+
+
+def _load(config: DataConfig, seed: int) -> ImageSet:
     match config:
         case Cifar10Config():
             return load_cifar10(config, seed)

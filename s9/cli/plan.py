@@ -1,0 +1,175 @@
+"""What a sweep's command asks for: its jobs, its folder and how each job stands; nothing is started here."""
+
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from s9.cli.compose import Asked, compose, hydra_of
+from s9.cli.grid import Combination, Grid, grid_of, one_by_one
+from s9.cli.jobs import Composer, leaves_alone
+from s9.cli.launchers import refuse_unknown
+from s9.cli.mistakes import parse
+from s9.config.components import allow_words
+from s9.config.data import Cifar10Config, DigitsConfig
+from s9.config.schema import Config
+from s9.config.sweep import SweepConfig
+from s9.sweeps.jobs import SWEEPS, Job, SweepFolder
+from s9.system.errors import UserError
+
+COMMAND = "python -m s9.train"
+SLOW = 20  # jobs composed one by one, after which a line says what takes time
+IGNORED = {"hydra.job.chdir": "jobs run where the sweep was started", "hydra.sweep.subdir": "a job is named by identity"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """launcher, settings: hydra/launcher= and hydra.launcher. said: lines for the user, each once."""
+
+    jobs: list[Job]
+    keys: tuple[str, ...]
+    folder: SweepFolder
+    sweep: SweepConfig
+    launcher: str
+    settings: dict[str, Any]
+    said: list[str]
+
+
+def plan_of(asked: Asked) -> Plan:
+    """All jobs that the arguments ask for, each checked as it will run.
+
+    Raises:
+        UserError: in one line, what is wrong with which argument or job.
+    """
+    with hydra_of(asked) as (_, options):
+        common = [a for a in asked.overrides if of_sweep(a)]
+        for argument in common:
+            if parse(argument).is_sweep_override():
+                raise UserError(f"{argument}: belongs to the whole sweep, which takes one value")
+        of_jobs = [a for a in asked.overrides if a not in common]
+        groups = [one_by_one(a, options)[0] for a in of_jobs if options(parse(a).key_or_group)]
+        shared = Asked(common, asked.config_dir, asked.config_name)
+        composed, own = compose(Asked([*common, *groups], asked.config_dir, asked.config_name))
+        sweep = _sweep(composed)
+        launcher, said = _hydras(own, common)
+        params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
+        grid = grid_of([*params, *of_jobs], sweep, options, lambda key: _known(key, composed, own))
+        composer = Composer(Asked([a for a in common if not a.startswith("sweep.")], asked.config_dir, asked.config_name), options)
+        jobs, more = _jobs(grid, composer, shared)
+    said += more
+    if grid.left_out:
+        said.append(f"sweep.exclude leaves out {grid.left_out} of {grid.left_out + len(grid.combinations)} jobs")
+    if not jobs:
+        raise UserError("this sweep has no jobs: sweep.exclude leaves out all of them")
+    settings = OmegaConf.to_container(own.launcher, resolve=True)
+    settings = {str(k): v for k, v in settings.items() if k != "_target_"} if isinstance(settings, dict) else {}
+    folder = SweepFolder(_path(sweep, common, grid, of_jobs))
+    return Plan(jobs, grid.keys, folder, sweep, launcher, settings, said)
+
+
+def of_sweep(argument: str) -> bool:
+    """Whether the argument belongs to the sweep or to Hydra, not to a job."""
+    return parse(argument).key_or_group.startswith(("sweep.", "hydra.", "hydra/"))
+
+
+def _sweep(composed: DictConfig) -> SweepConfig:
+    try:
+        sweep = OmegaConf.to_object(composed.sweep)
+    except OmegaConfBaseException as error:
+        raise UserError(f"sweep: {str(error).splitlines()[0]}") from None
+    assert isinstance(sweep, SweepConfig)
+    return sweep
+
+
+def _hydras(own: DictConfig, common: Sequence[str]) -> tuple[str, list[str]]:
+    """(the launcher, lines about what of Hydra has no effect). Raises UserError for a sweeper or launcher not of s9."""
+    choices = own.runtime.choices
+    if choices["hydra/sweeper"] != "basic":
+        raise UserError(f"hydra/sweeper={choices['hydra/sweeper']}: must be basic; python -m s9.tune searches")
+    launcher = str(choices["hydra/launcher"])
+    refuse_unknown(launcher)
+    given = [parse(a).key_or_group for a in common]
+    return launcher, [f"{key} has no effect in a sweep: {why}" for key, why in IGNORED.items() if key in given]
+
+
+def _known(key: str, composed: DictConfig, own: DictConfig) -> Any:
+    """The value of a key that no argument names; a group's is the name of its option."""
+    if key in own.runtime.choices:
+        return own.runtime.choices[key]
+    missing = object()
+    value = OmegaConf.select(composed, key, default=missing)
+    if value is missing:
+        raise UserError(f"sweep.exclude: there is no key {key}")
+    return value
+
+
+def _jobs(grid: Grid, composer: Composer, shared: Asked) -> tuple[list[Job], list[str]]:
+    """(the jobs, each once, lines about values without effect)."""
+    jobs: dict[str, Job] = {}
+    twins: dict[str, int] = {}
+    names = _Digests()
+    began, told = time.monotonic(), False
+    for at, combination in enumerate(grid.combinations):
+        if at == SLOW and time.monotonic() - began > 2 and not told:
+            told = True
+            print(f"checking {len(grid.combinations)} jobs", flush=True)
+        config = composer.config_of(combination)
+        digest = names.of(config)
+        if digest in jobs:
+            for key in grid.keys:
+                if combination.swept.get(key) != jobs[digest].values.get(key):
+                    twins[key] = twins.get(key, 0) + 1
+            continue
+        jobs[digest] = Job(digest, combination.swept, config, command_of(combination, shared))
+    said = [f"{key} does not change what is computed: {n} jobs are left out as repeats" for key, n in twins.items()]
+    first = next(iter(jobs.values()), None)
+    return list(jobs.values()), said + (leaves_alone(first.config, grid.keys) if first else [])
+
+
+class _Digests:
+    """Names jobs by what they compute; images are looked at once for each data set."""
+
+    def __init__(self) -> None:
+        from s9.data.sources.load import load_images  # here, with the next: imports torch
+        from s9.runs.check import check_donors
+        from s9.runs.prepare import digest_of
+
+        self.load_images, self.digest_of, self.check_donors = load_images, digest_of, check_donors
+        self.images: dict[str, str] = {}
+
+    def of(self, config: Config) -> str:
+        if config.init_from or config.teacher:
+            self.check_donors(config)
+        if isinstance(config.data, Cifar10Config | DigitsConfig):
+            return self.digest_of(config, None)
+        key = json.dumps(asdict(config.data), sort_keys=True)
+        if key not in self.images:
+            self.images[key] = self.load_images(config.data, config.seed).facts.fingerprint
+        return self.digest_of(config, self.images[key])
+
+
+def command_of(combination: Combination, shared: Asked) -> str:
+    """The command that trains this job alone."""
+    flags = ["--config-dir", shared.config_dir] if shared.config_dir else []
+    flags += ["--config-name", shared.config_name] if shared.config_name != "config" else []
+    given = shlex.join([*flags, *allow_words().split(), *combination.arguments])
+    return f"{COMMAND} {given}".strip()
+
+
+def _path(sweep: SweepConfig, common: Sequence[str], grid: Grid, of_jobs: Sequence[str]) -> Path:
+    """The sweep's folder: what hydra.sweep.dir= or sweep.name= names, else one named by what is swept."""
+    for argument in common:
+        if parse(argument).key_or_group == "hydra.sweep.dir":
+            return Path(str(parse(argument).value()))
+    if sweep.name is not None:
+        return SWEEPS / sweep.name
+    fixed = sorted(a for a in of_jobs if parse(a).get_key_element().lstrip("+") not in grid.keys)
+    digest = hashlib.sha256(json.dumps([fixed, sorted(grid.keys)]).encode()).hexdigest()[:6]
+    return SWEEPS / "-".join([*(key.rpartition(".")[2] for key in sorted(grid.keys)), digest])

@@ -1,0 +1,149 @@
+"""`python -m s9.train -m ...`: says how the jobs of a sweep stand, runs those that are not done, shows the table."""
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from s9.cli.compose import Asked
+from s9.cli.launchers import pool_of
+from s9.cli.plan import COMMAND, Plan, plan_of
+from s9.config.components import allow_words
+from s9.sweeps.drive import Drive
+from s9.sweeps.jobs import Job
+from s9.sweeps.screen import Screen, minutes
+from s9.sweeps.table import Row, show, warn_mixed
+from s9.sweeps.task import Pool
+from s9.system.interrupt import Interrupted, Interrupts
+
+ORDER = ("cut", "paused", "missing", "failed", "running")  # in which jobs are started
+SAVES_S = 0.5  # of the time until the process must have ended, what is kept for the table and the last line
+
+
+def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) -> int:
+    """Runs what is not done of the sweep that the arguments ask for; returns the exit code.
+
+    Args:
+        arguments: as they were given, for the sweep's folder, from which resume= reads them.
+
+    Raises:
+        UserError: in one line, what is wrong; no job has started.
+        Interrupted: a signal came; all jobs are saved.
+    """
+    plan = plan_of(asked)
+    for line in plan.said:
+        say(line)
+    rows = {job.digest: plan.folder.row(job.digest, job.values) for job in plan.jobs}
+    to_run = [job for job in plan.jobs if rows[job.digest].state != "done"]
+    to_run = [job for job in to_run if rows[job.digest].state != "failed" or plan.sweep.retry == "failed"]
+    to_run.sort(key=lambda job: ORDER.index(rows[job.digest].state))
+    if plan.sweep.dry_run:
+        return dry_run(plan, list(rows.values()), to_run)
+    plan.folder.note(arguments, plan.keys, plan.jobs)
+    if to_run:
+        pool = pool_of(plan.launcher, plan.settings, plan.sweep, to_run[0].config, plan.folder)
+        slots = min(pool.room(), len(to_run))
+        estimate = known_seconds(rows.values())
+        say(f"{plan.folder.path}: {counted(rows.values(), plan)}{about(estimate, len(to_run), slots)}")
+        stopped = drive(plan, to_run, Screen(len(plan.jobs), len(plan.jobs) - len(to_run), slots, estimate), pool, interrupts)
+        if stopped:
+            print(f"error: the sweep has stopped: {stopped}", file=sys.stderr)
+    else:
+        say(f"{plan.folder.path}: {counted(rows.values(), plan)}")
+    return table(plan)
+
+
+def drive(plan: Plan, jobs: list[Job], screen: Screen, pool: Pool, interrupts: Interrupts) -> str:
+    """Runs the jobs; returns why it stopped early, or "". Raises Interrupted when all jobs are saved."""
+
+    def told(drive: Drive, ended: object) -> None:
+        screen.ended(drive, ended)
+        plan.folder.write_summary()
+
+    driven = Drive(
+        pool=pool,
+        folder=plan.folder,
+        max_failures=plan.sweep.max_failures,
+        heard=interrupts.stop_if_received,
+        told=told,
+        shown=screen.show,
+    )
+    with interrupts:
+        try:
+            with screen, interrupts.noted():
+                driven.run(jobs)
+        except Interrupted as stop:
+            pool.stop(stop.number, interrupts.seconds_left() - SAVES_S)
+            table(plan)
+            say(f"interrupted by {stop}; go on with: {go_on(plan)}")
+            raise
+        finally:
+            pool.close()
+    return driven.stopped
+
+
+def go_on(plan: Plan) -> str:
+    return f"{COMMAND} {shlex.quote(f'resume={plan.folder.path}')}{allow_words()}"
+
+
+def counted(rows: Sequence[Row], plan: Plan) -> str:
+    """`27 jobs: 12 done, 1 to resume, 14 to run`."""
+    states = Counter(row.state for row in rows)
+    words = {"done": "done", "cut": "to resume", "paused": "to resume", "missing": "to run", "failed": "failed"}
+    words["running"] = "being run by another process"
+    if plan.sweep.retry == "failed":
+        words["failed"] = "to run again"
+    said = ", ".join(f"{states[state]} {words[state]}" for state in words if states[state])
+    again = "" if plan.sweep.retry or not states["failed"] else " (sweep.retry=failed runs them again)"
+    return f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {said}{again}"
+
+
+def known_seconds(rows: Sequence[Row]) -> float | None:
+    """The mean time of the jobs that are done."""
+    known = [60 * row.minutes for row in rows if row.minutes is not None and row.state == "done"]
+    return sum(known) / len(known) if known else None
+
+
+def about(each: float | None, jobs: int, slots: int) -> str:
+    return "" if each is None else f", about {minutes(each * jobs / max(1, slots))}"
+
+
+def table(plan: Plan) -> int:
+    """Writes summary.csv, prints the table of this command's jobs; returns 1 if one of them is not done, else 0."""
+    _, rows = plan.folder.write_summary()
+    asked = {job.digest for job in plan.jobs}
+    own = [row for row in rows if row.job in asked]
+    show(plan.keys, own, Console(soft_wrap=False, highlight=False))
+    for line in warn_mixed(own):
+        say(f"warning: {line}")
+    others = f" (with {len(rows) - len(own)} more jobs of this sweep)" if len(rows) > len(own) else ""
+    print(f"summary: {plan.folder.summary}{others}")
+    lacking = [row for row in own if row.state != "done"]
+    if lacking:
+        states = ", ".join(f"{n} {state}" for state, n in Counter(row.state for row in lacking).items())
+        print(f"error: {len(lacking)} of {len(own)} jobs are not done: {states}", file=sys.stderr)
+    return 1 if lacking else 0
+
+
+def dry_run(plan: Plan, rows: list[Row], to_run: list[Job]) -> int:
+    """Shows every job, what is done, and how long the rest would take; starts nothing and writes nothing."""
+    show(plan.keys, rows, Console(highlight=False))
+    each = known_seconds(rows)
+    how = "from the jobs that are done"
+    if each is None and to_run:
+        from s9.runs.estimate import estimate  # here: imports torch
+
+        began = time.monotonic()
+        each, how = estimate(to_run[0].config), "from a few steps"
+        how += f" that took {minutes(time.monotonic() - began)}"
+    pool = pool_of(plan.launcher, plan.settings, plan.sweep, plan.jobs[0].config, plan.folder)
+    more = about(each, len(to_run), min(pool.room(), max(1, len(to_run))))
+    say(f"{plan.folder.path}: {counted(rows, plan)}{more}{f' ({how})' if more else ''}; nothing was started")
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,145 @@
+"""A sweep's folder: its jobs, each named by what it computes, and how each of them stands, read from the runs' files."""
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from s9.config.schema import Config
+from s9.sweeps.table import Row, read_summary, write_summary
+from s9.sweeps.task import Outcome
+from s9.system.errors import UserError
+from s9.system.files import write_whole
+from s9.tracking.folder import RunFolder
+
+SWEEPS = Path("outputs/sweeps")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep. digest: of what it computes. values: of the swept keys, as written."""
+
+    digest: str
+    values: dict[str, str]
+    config: Config = field(hash=False)
+    command: str  # trains it alone
+
+
+class SweepFolder:
+    """The folder of a sweep, which holds the folders of its jobs."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.summary = path / "summary.csv"
+        self.asked = path / "sweep.json"  # the last command, and every job that was ever asked for
+        self.lock = path / ".sweep.lock"
+        self.screens = path / ".workers"  # what libraries print while jobs run
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def run(self, job: str) -> RunFolder:
+        """The job's folder: here, or where a sweep beside this one has finished the same job."""
+        here = self.path / job
+        if not here.exists():
+            for other in sorted(self.path.parent.glob(f"*/{job}")):
+                if RunFolder(other).is_done():
+                    return RunFolder(other)
+        return RunFolder(here)
+
+    def note(self, arguments: Sequence[str], keys: Sequence[str], jobs: Iterable[Job]) -> None:
+        """Adds these jobs to those of the sweep, and stores the arguments that ask for them.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.lock):
+                known = self.read()
+                listed = known.get("jobs", {}) | {job.digest: job.values for job in jobs}
+                every = list(dict.fromkeys([*known.get("keys", []), *keys]))
+                content = {"arguments": list(arguments), "keys": every, "jobs": listed}
+                write_whole(self.asked, (json.dumps(content, indent=1) + "\n").encode())
+        except OSError as error:
+            where = "sweeps are written there, choose with hydra.sweep.dir="
+            raise UserError(f"{error.filename or self.path}: {error.strerror}; {where}") from None
+
+    def read(self) -> dict[str, Any]:
+        """arguments, keys, jobs; empty where nothing readable is stored."""
+        try:
+            stored = json.loads(self.asked.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def rows(self) -> tuple[list[str], list[Row]]:
+        """(the swept keys, how every job of the sweep stands)."""
+        stored = self.read()
+        return stored.get("keys", []), [self.row(job, values) for job, values in stored.get("jobs", {}).items()]
+
+    def row(self, job: str, values: dict[str, str]) -> Row:
+        folder = self.run(job)
+        status, state = folder.read_status(), standing(folder)
+        origin: dict[str, Any] = {}
+        if state == "done":
+            summary = folder.read_summary()
+            val, machine = summary.get("val", {}), summary.get("machine", {})
+            versions = ("torch", "torchvision", "numpy")
+            origin = {
+                "accuracy": val.get("accuracy"),
+                "loss": val.get("loss"),
+                "versions": ", ".join(f"{name} {machine.get('versions', {}).get(name, '?')}" for name in versions),
+                "processor": machine["device"] if machine.get("device", "cpu") != "cpu" else machine.get("processor", ""),
+                "precision": machine.get("precision", ""),
+            }
+        commit = f"{(status.get('commit') or status.get('wheel') or '')[:9]}{'+' if status.get('dirty') else ''}"
+        reason = status.get("reason", "") if state != "cut" or status.get("state") != "running" else "killed"
+        failed = state == "failed" and folder.traceback.exists()
+        return Row(
+            job=job,
+            values=values,
+            state=state,
+            minutes=status.get("minutes"),
+            commit=commit,
+            folder=str(folder),
+            reason=reason,
+            traceback=str(folder.traceback) if failed else "",
+            **origin,
+        )
+
+    def write_summary(self) -> tuple[list[str], list[Row]]:
+        """Writes summary.csv anew from the runs' files; returns (the swept keys, the rows)."""
+        with FileLock(self.lock):
+            keys, rows = self.rows()
+            write_summary(self.summary, keys, rows)
+        return keys, rows
+
+    def read_summary(self) -> list[dict[str, str]]:
+        return read_summary(self.summary)
+
+
+def standing(folder: RunFolder) -> str:
+    """done, running (by any process), paused, cut (resumed by the next sweep), failed, or missing."""
+    status = folder.read_status()
+    state = status.get("state")
+    if state in ("done", "paused", "failed"):
+        return str(state)
+    if state == "running":
+        dead = status.get("host") == platform.node() and folder.is_free()
+        return "cut" if dead or not (folder.lease.exists() or folder.lock.exists()) else "running"
+    return "cut" if state == "interrupted" or folder.config.exists() else "missing"
+
+
+def record(folder: RunFolder, outcome: Outcome) -> None:
+    """Writes into the run's status how it ended, where the run could not do so itself: its process was killed, say."""
+    status = folder.read_status()
+    if outcome.state in ("failed", "interrupted") and status.get("state") in (None, "running") and folder.is_free():
+        folder.path.mkdir(parents=True, exist_ok=True)
+        content = status | {"state": outcome.state, "reason": outcome.reason}
+        write_whole(folder.status, (json.dumps(content, indent=2) + "\n").encode())
