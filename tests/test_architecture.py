@@ -21,6 +21,7 @@ ORDER = ("system", "config", "data", "models", "training", "tracking", "sweeps",
 ASIDE = {"assignment": ("system", "config", "data", "models"), "benchmarks": ORDER}
 DOORS = {file.stem for file in S9.glob("*.py")} - {"__init__"}
 TOP_LEVEL = {"pyproject.toml", "Makefile", "README.md", "LICENSE", "conf", "s9", "tests", "outputs"}
+OPEN_WITH = ("cli/door", "cli/help", "cli/compose", "cli/launch", "config/schema")  # what answers a mistake
 HEAVY = {"torch", "torchvision", "albumentations", "wandb", "matplotlib", "sklearn", "cv2"}
 
 FILE_LINES, DOOR_LINES, FUNCTION_LINES, PARAMETERS, BY_POSITION = 250, 80, 50, 8, 4
@@ -40,13 +41,35 @@ LATE = {
     ("runs/rank_0.py", "draw_all"): "matplotlib takes half a second, in the thread that draws",
     ("cli/compose.py", "check_values"): "a mistake in a key is answered without torch",
     ("cli/launch.py", "check"): "as above",
-    ("cli/launch.py", "check_donors"): "as above",
     ("cli/launch.py", "job"): "as above",
     ("cli/launch.py", "resume"): "as above",
     ("cli/launch.py", "RunFolder"): "as above",
+    ("cli/launch.py", "logged_to"): "as above",
+    ("cli/launch.py", "run_sweep"): "as above",
+    ("cli/launch.py", "SweepFolder"): "as above",
+    ("cli/jobs.py", "check_values"): "as above, for a sweep",
+    ("cli/plan.py", "check_donors"): "as above",
+    ("cli/plan.py", "digest_of"): "as above",
+    ("cli/plan.py", "load_images"): "as above",
+    ("cli/sweep.py", "estimate"): "as above, for sweep.dry_run alone",
+    ("cli/launchers.py", "torch"): "CUDA_VISIBLE_DEVICES may answer how many GPUs there are",
+    ("cli/launchers.py", "run_task"): "imports torch and all packages, for a sweep that has jobs to run",
+    ("cli/launchers.py", "work"): "as above",
+    ("cli/launchers.py", "LocalPool"): "one of three pools is used",
+    ("cli/launchers.py", "SlurmPool"): "as above",
+    ("cli/launchers.py", "RayPool"): "as above",
+    ("sweeps/on_node.py", "DelayedSubmission"): "submitit is an extra of s9",
+    ("sweeps/submission.py", "submitit"): "as above",
+    ("sweeps/on_ray.py", "ray"): "so is ray",
 }
-# What ends a process: doors and their frame; the first function of a rank's process, since nobody else can.
-ENDS = {"cli/door.py": {"sys.exit"}, "system/interrupt.py": {"os._exit"}, "training/ranks.py": {"leave"}}
+# What ends a process: doors and their frame; the first function of the process of a rank or of a sweep's worker, since
+# nobody else can.
+ENDS = {
+    "cli/door.py": {"sys.exit"},
+    "system/interrupt.py": {"os._exit"},
+    "training/ranks.py": {"leave"},
+    "runs/worker.py": {"leave"},
+}
 
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 
@@ -124,7 +147,7 @@ def test_every_folder_is_a_room_whose_place_is_known() -> None:
 
 
 def test_the_doors_are_known() -> None:
-    assert sorted(DOORS) == ["bench", "check", "evaluate", "report", "train"]
+    assert sorted(DOORS) == ["bench", "check", "evaluate", "report", "train", "tune"]
 
 
 @every_file
@@ -221,7 +244,7 @@ def test_more_than_a_few_arguments_are_given_by_keyword(file: Path) -> None:
     assert [(name, count) for name, count in named if name in taken_by_name() and count > BY_POSITION] == []
 
 
-@pytest.mark.parametrize("name", [*sorted(DOORS), "cli/door", "cli/help", "cli/compose", "cli/launch", "config/schema"])
+@pytest.mark.parametrize("name", [*sorted(DOORS), *OPEN_WITH])
 def test_a_mistake_is_answered_before_anything_heavy_is_imported(name: str) -> None:
     seen, waiting = set(), [f"s9.{name.replace('/', '.')}"]
     while waiting:

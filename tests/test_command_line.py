@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from s9.cli.door import key_values
+from s9.cli.help import NO_GROUPS
+from s9.sweeps.jobs import SweepFolder
 from s9.system.errors import UserError
 from tests import doors
 from tests.conftest import ROOT
@@ -49,7 +51,8 @@ def test_a_reader_who_has_seen_enough_is_no_error(unbuffered: str) -> None:
 
 def test_help_lists_every_option_with_an_example(s9: Run) -> None:
     said = s9("train", "--help").stdout
-    options = [f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml")]
+    groups = [path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in NO_GROUPS]
+    options = [f"{group.name}={path.stem}" for group in groups for path in group.glob("*.yaml")]
     assert len(options) > 15
     assert [option for option in options if f"  {option}" not in said] == []
     assert said.count("python -m s9.train") > len(options)
@@ -111,25 +114,80 @@ def test_eight_launches_in_one_second_get_eight_folders(tmp_path: Path) -> None:
 def test_a_sweep_gives_each_job_a_folder_and_a_line(s9: Run, tmp_path: Path) -> None:
     done = s9("train", "-m", *SHORT, "model.dropout=0,0.05", "trainer.label_smoothing=0,0.1")
     assert done.returncode == 0, done.stderr
-    summary = next((tmp_path / "outputs").rglob("summary.csv"))
-    lines = summary.read_text().splitlines()
-    assert len(lines) == 5
-    assert len(list(summary.parent.glob("*/weights/final.safetensors"))) == 4
-    jobs = {
-        json.loads(p.read_text())["command"].split("model.dropout=")[1] for p in summary.parent.glob("*/summary.json")
-    }
-    assert len(jobs) == 4
-    assert f"summary: {summary.relative_to(tmp_path)}" in done.stdout
-    assert "val: " in done.stdout
-    assert "test: " not in done.stdout  # who compares jobs must not see test
+    folder = SweepFolder(next((tmp_path / "outputs" / "sweeps").iterdir()))
+    lines = folder.read_summary()
+    assert sorted((line["model.dropout"], line["trainer.label_smoothing"]) for line in lines) == [
+        *(("0", "0"), ("0", "0.1"), ("0.05", "0"), ("0.05", "0.1")),
+    ]
+    assert all((folder.run(line["job"]).final).exists() for line in lines)
+    assert f"summary: {folder.summary.relative_to(tmp_path)}" in done.stdout
+    assert "test" not in done.stdout.replace(str(tmp_path), "")  # who compares jobs must not see test
 
 
 @pytest.mark.slow
 def test_a_sweep_with_a_failed_job_shows_all_jobs_and_ends_with_exit_code_1(s9: Run, tmp_path: Path) -> None:
     done = s9("train", "-m", *SHORT, "scheduler=constant", "optimizer.lr=1e30,0.02", "trainer.steps_per_epoch=20")
     assert done.returncode == 1
-    assert "1 of 2 jobs failed: 0" in done.stderr
-    assert "failed" in done.stdout.partition("overrides\n")[2]
+    assert "1 of 2 jobs are not done: 1 failed" in done.stderr
+    assert "not finite" in done.stdout
+
+
+# Hydra's own flags and keys
+
+
+@pytest.mark.parametrize("flag", ["--cfg job", "--info all", "--hydra-help", "--shell-completion", "--run"])
+def test_a_flag_for_one_configuration_is_refused_in_a_sweep_in_one_line(s9: Run, flag: str) -> None:
+    done = s9("train", "-m", *SHORT, "seed=0,1", *flag.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--config-name", "mine"], "error: --config-name mine: there is no mine.yaml in "),
+        (["--cfg", "job", "--config-name", "mine"], "error: --config-name mine: there is no mine.yaml in "),
+        (["--cfg", "job", "model=nope"], "error: In 'config': Could not find 'model/nope'"),
+        (["--resolve"], "error: The --resolve flag can only be used"),
+        (["--experimental-rerun", "job.pickle"], "error: File job.pickle does not exist!"),
+        (["hydra.mode=MULTIRUN"], "error: hydra.mode=MULTIRUN: -m starts a sweep"),
+        (["hydra.run.dir=out/${nope}"], "error: Interpolation key 'nope' not found"),
+        (["+hydra.callbacks.mine={_target_:nowhere.Mine}"], "error: Error locating target 'nowhere.Mine'"),
+        (["hydra.job_logging.root.level=NOPE"], "error: Unable to configure root logger (Unknown level: 'NOPE')"),
+    ],
+)
+def test_what_hydra_refuses_is_one_line(s9: Run, typed: list[str], said: str) -> None:
+    done = s9("train", *SHORT, *typed)
+    assert done.returncode == 2
+    assert done.stderr.startswith(said), done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+@pytest.mark.parametrize("flag", [["--cfg", "job"], ["--info"], ["--info", "searchpath"], ["--hydra-help"]])
+def test_hydras_flags_answer(s9: Run, flag: list[str]) -> None:
+    done = s9("train", *SHORT, *flag)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *(["hydra.verbose=true"], ["hydra.output_subdir=hydra"], ["hydra.job.name=mine"], ["hydra/job_logging=none"]),
+        *(["hydra/hydra_logging=disabled"], ["hydra/job_logging=stdout"], ["hydra.run.dir=run-${seed}-${model.name}"]),
+    ],
+    ids=" ".join,
+)
+def test_what_hydra_can_do_besides_leaves_the_run_whole(s9: Run, tmp_path: Path, typed: list[str]) -> None:
+    done = s9("train", *SHORT, *typed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+
+
+def test_in_its_own_folder_a_run_names_it_as_a_path_that_holds_everywhere(s9: Run, tmp_path: Path) -> None:
+    done = s9("train", *SHORT, HERE, "hydra.job.chdir=true")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python -m s9.evaluate run={tmp_path / RUN}\n" in done.stdout
+    assert (tmp_path / RUN / "summary.json").exists() and {p.name for p in tmp_path.iterdir()} <= {RUN, ".config"}
 
 
 def test_evaluate_gives_the_same_numbers_to_the_last_digit(s9: Run, trained: Path) -> None:

@@ -1,12 +1,16 @@
 """Composition: every option is valid, and every wrong input is answered with one plain line."""
 
+import itertools
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from s9.cli.compose import Asked, compose_config
+from s9.cli.compose import Asked, compose, compose_config
+from s9.cli.grid import one_by_one
 from s9.cli.help import CONF, groups
-from s9.cli.launch import check_sweep
+from s9.cli.plan import plan_of
 from s9.config.schema import Config
 from s9.system.errors import UserError
 
@@ -81,10 +85,18 @@ WRONG = {
     "data.workers=2": ["data.workers=2", "data.loader=workers"],
     "data.loader=workers data.workers=-1": ["data.workers=-1", "from 0 to 256"],
     "aug=full ~aug.transforms.crop": ["~aug.transforms.crop", "aug.transforms.flip"],
+    "hydra/launcher=nope": ["hydra/launcher=nope", "allowed: basic, joblib, ray, submitit_local, submitit_slurm"],
+    "hydra/job_logging=nowhere": ["hydra/job_logging=nowhere", "disabled", "none", "stdout"],
+    "hydra/nope=x": ["hydra/nope=x", "no such group", "hydra/launcher"],
+    "hydra.searchpath=3 model=dilated": ["hydra.searchpath", "a list"],
     "model.dropout": ["model.dropout", "key=value"],
     "model.dropout==": ["model.dropout==", "key=value"],
 }
 
+
+OPTIONS = [
+    pytest.param(p, id=f"{p.parent.name}/{p.stem}") for name in groups() for p in sorted(CONF.glob(f"{name}/*.yaml"))
+]
 
 # One of three is enough for who waits: composing takes a third of a second.
 SOME = [typed if i % 3 == 0 else pytest.param(typed, marks=pytest.mark.slow) for i, typed in enumerate(WRONG)]
@@ -101,12 +113,12 @@ def test_a_wrong_input_is_answered_with_one_line_that_names_it(typed: str) -> No
 
 def test_a_mistake_in_the_last_value_of_a_sweep_is_found_before_it_starts() -> None:
     with pytest.raises(UserError, match=r"model\.dropout=1\.5: must be in"):
-        check_sweep(Asked(["optimizer.lr=0.1,0.3", "model.dropout=0,0.1,1.5"]))
+        plan_of(Asked(["optimizer.lr=0.1,0.3", "model.dropout=0,0.1,1.5"]))
 
 
 def test_a_mistake_in_the_last_option_of_a_sweep_is_found_before_it_starts() -> None:
     with pytest.raises(UserError, match="model=none: there is no such option"):
-        check_sweep(Asked(["model=strided,none"]))
+        plan_of(Asked(["model=strided,none"]))
 
 
 @pytest.mark.parametrize("option", [f"{group}={name}" for group, names in groups().items() for name in names])
@@ -114,7 +126,7 @@ def test_every_option_composes(option: str) -> None:
     assert isinstance(compose_config([option]), Config)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", OPTIONS)
 def test_every_option_file_opens_with_purpose_command_and_expectation(path: object) -> None:
     text = path.read_text().removeprefix("# @package _global_\n")  # type: ignore[attr-defined]
     first, command, expectation = text.splitlines()[:3]
@@ -123,12 +135,14 @@ def test_every_option_file_opens_with_purpose_command_and_expectation(path: obje
     assert "# Expect: " in expectation + text
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", OPTIONS)
 def test_the_command_in_an_option_file_is_valid(path: object) -> None:
     lines = path.read_text().splitlines()  # type: ignore[attr-defined]
     command = next(line for line in lines if line.startswith("#   python -m s9.train"))
     words = [w.strip("'") for w in command.split("s9.train", 1)[1].split()]
-    check_sweep(Asked([w for w in words if w != "-m"]))
+    values = [one_by_one(word, lambda group: groups().get(group, [])) for word in words if word != "-m"]
+    for overrides in itertools.product(*values):
+        compose_config(overrides)
 
 
 def test_an_experiment_wins_over_the_defaults() -> None:
@@ -141,6 +155,17 @@ def test_the_command_line_wins_over_an_experiment() -> None:
 
 def test_an_experiment_leaves_the_model_to_choose() -> None:
     assert compose_config(["experiment=fast", "model=dilated"]).model.name == "dilated"
+
+
+def test_own_options_are_found_by_a_search_path(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    shutil.copy(CONF / "model" / "dilated.yaml", tmp_path / "model" / "mine.yaml")
+    assert compose_config([f"hydra.searchpath=[file://{tmp_path}]", "model=mine"]).model.name == "mine"
+
+
+def test_a_config_name_that_is_missing_is_named_with_the_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"--config-name mine: there is no mine.yaml in {tmp_path} or {CONF}"):
+        compose(Asked(["seed=1"], str(tmp_path), "mine"))
 
 
 def test_a_transform_can_be_removed() -> None:

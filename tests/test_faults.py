@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from s9.cli.compose import compose_config
-from s9.sweeps.summary import read_rows
+from s9.sweeps.jobs import SweepFolder
 from s9.tracking.folder import RunFolder
 from s9.training import checkpoint
 from tests.doors import (
@@ -279,28 +279,29 @@ def test_a_lack_of_memory_names_the_batch_size_and_what_to_set(tmp_path: Path, b
 def test_a_sweep_goes_on_after_a_failed_job_and_each_status_is_right(tmp_path: Path) -> None:
     done = run(tmp_path, "train", "-m", *SHORT, "hydra.sweep.dir=sweep", "optimizer.lr=1e30,0.02")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    lines = (tmp_path / "sweep" / "summary.csv").read_text().splitlines()
-    assert [("failed" in line, "done" in line) for line in lines[1:]] == [(True, False), (False, True)]
-    said = [line.split(" (")[0] for line in done.stderr.splitlines()]
-    assert said == ["error: job 0", "error: 1 of 2 jobs failed: 0"]
-    first, second = (status(tmp_path / "sweep" / job) for job in "01")
+    assert done.stderr == "error: 1 of 2 jobs are not done: 1 failed\n"
+    _, rows = SweepFolder(tmp_path / "sweep").rows()
+    assert [(row.values["optimizer.lr"], row.state) for row in rows] == [("1e30", "failed"), ("0.02", "done")]
+    first, second = (status(tmp_path / "sweep" / row.job) for row in rows)
     assert (first["state"], second["state"]) == ("failed", "done")
-    assert first["reason"] in done.stderr and "reason" not in second
+    assert first["reason"] in done.stdout and "reason" not in second
     assert (first["group"], second["group"]) == ("sweep", "sweep")
 
 
 def test_a_sweep_that_is_cut_says_of_each_job_how_it_is_and_a_resumed_one_takes_its_line(tmp_path: Path) -> None:
     long = [*SHORT, "trainer.epochs=500", "trainer.save_every=0"]
+    sweep = SweepFolder(tmp_path / "sweep")
     with started(tmp_path, command("train", "-m", *long, "hydra.sweep.dir=sweep", "seed=7,8")) as door:
-        until(lambda: checkpoints(tmp_path / "sweep" / "0"))
+        until(lambda: list(sweep.path.glob("*/checkpoints/*.pt")))
         os.kill(door.pid, signal.SIGTERM)
         assert door.end().returncode == 143
-    assert [(row["job"], row["status"]) for row in read_rows(tmp_path / "sweep")] == [("0", "interrupted")]
-    config = RunFolder(tmp_path / "sweep" / "0").config
-    assert config.exists() and (tmp_path / "sweep" / "0" / "status.json").exists()
-    with started(tmp_path, command("train", "resume=sweep/0")) as door:
-        until(lambda: status(tmp_path / "sweep" / "0").get("starts") == 2)
+    stood = {line["seed"]: line["status"] for line in sweep.read_summary()}
+    assert stood == {"7": "cut", "8": "missing"}
+    (job,) = (line["job"] for line in sweep.read_summary() if line["seed"] == "7")
+    assert RunFolder(sweep.path / job).config.exists()
+    with started(tmp_path, command("train", f"resume=sweep/{job}")) as door:
+        until(lambda: status(sweep.path / job).get("starts") == 2)
         os.kill(door.pid, signal.SIGINT)
         assert door.end().returncode == 130
-    (row,) = read_rows(tmp_path / "sweep")
-    assert (row["job"], row["reason"], row["folder"]) == ("0", "SIGINT", "0") and "seed=7" in row["overrides"]
+    (row,) = (row for row in sweep.rows()[1] if row.job == job)
+    assert (row.state, row.reason, row.values) == ("cut", "SIGINT", {"seed": "7"})

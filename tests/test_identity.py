@@ -129,6 +129,7 @@ def trained(tmp_path: Path, no_figures: None) -> Trained:
 PAIRS = {
     "wandb": ("wandb=disabled", "wandb=offline"),
     "name": ("name=first", "name=second"),
+    "sweep": ("sweep.name=first", "sweep.name=second"),
     "model.name": ("model.name=first", "model.name=second"),
     "aug.name": ("aug.name=first", "aug.name=second"),
     "data.name": ("data.name=first", "data.name=second"),

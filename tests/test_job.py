@@ -1,4 +1,4 @@
-"""A job returns how it ended; the process that it ran in lives on, as those of joblib, ray and a search do."""
+"""A job returns how it ended; the process that it ran in lives on, as those of a sweep, of ray and of a search do."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from s9.cli.compose import compose_config
-from s9.runs.job import Outcome, job
-from s9.sweeps.summary import JobLine, read_rows
+from s9.runs.job import job
+from s9.sweeps.task import Outcome
 from s9.tracking.folder import RunFolder
 from tests.conftest import ROOT
 from tests.doors import SHORT, SMALL, environment
@@ -20,7 +20,6 @@ import json, os, signal, sys, threading, time
 from pathlib import Path
 from s9.cli.compose import compose_config
 from s9.runs.job import job
-from s9.sweeps.summary import JobLine
 from s9.tracking.folder import RunFolder
 
 folder = RunFolder(Path("run"))
@@ -32,9 +31,8 @@ def stop_when_it_trains():
     os.kill(os.getpid(), signal.SIGTERM)
 
 threading.Thread(target=stop_when_it_trains).start()
-line = JobLine(None, 0, "", "run")
-first = job(lambda: compose_config(sys.argv[1:]), folder, command="", line=line)
-again = job(folder.read_config, folder, command="", line=line, resumed=True)
+first = job(lambda: compose_config(sys.argv[1:]), folder, command="")
+again = job(folder.read_config, folder, command="", resumed=True)
 print(json.dumps([[o.state, o.exit_code, o.reason, o.value] for o in (first, again)]))
 """
 
@@ -43,11 +41,10 @@ Job = Callable[..., Outcome]
 
 @pytest.fixture
 def run(tmp_path: Path, no_figures: None) -> Job:
-    def run_with(*overrides: str) -> Outcome:
+    def run_with(*overrides: str, group: str | None = None) -> Outcome:
         folder = RunFolder(tmp_path / "sweep" / "0")
-        folder.path.mkdir(parents=True)
-        line = JobLine(tmp_path / "sweep", 0, " ".join(overrides), "0")
-        return job(lambda: compose_config([*SHORT, *overrides]), folder, command="", line=line)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return job(lambda: compose_config([*SHORT, *overrides]), folder, command="", group=group)
 
     return run_with
 
@@ -66,7 +63,7 @@ def test_a_job_whose_loss_explodes_returns_why(run: Job, tmp_path: Path) -> None
     outcome = run("optimizer.lr=1e30", "scheduler=constant", "trainer.steps_per_epoch=20")
     assert (outcome.state, outcome.exit_code) == ("failed", 1)
     assert "not finite" in outcome.reason or "nan" in outcome.reason
-    assert [row["status"] for row in read_rows(tmp_path / "sweep")] == ["failed"]
+    assert RunFolder(tmp_path / "sweep" / "0").read_status()["state"] == "failed"
 
 
 def test_a_job_that_is_refused_returns_why_and_leaves_nothing(run: Job, tmp_path: Path) -> None:
@@ -76,12 +73,16 @@ def test_a_job_that_is_refused_returns_why_and_leaves_nothing(run: Job, tmp_path
     assert not (tmp_path / "sweep" / "0").exists()
 
 
+def test_a_job_of_a_sweep_that_is_refused_keeps_its_status_for_the_table(run: Job, tmp_path: Path) -> None:
+    outcome = run("data.val_size=5", group="sweep")
+    said = RunFolder(tmp_path / "sweep" / "0").read_status()
+    assert (said["state"], said["reason"]) == ("failed", outcome.reason)
+
+
 def test_a_job_in_a_folder_that_holds_a_run_is_refused(run: Job, tmp_path: Path) -> None:
     run()
     folder = RunFolder(tmp_path / "sweep" / "0")
-    line = JobLine(None, 0, "", "0")
-    outcome = job(lambda: compose_config(SHORT), folder, command="", line=line)
-    assert outcome == Outcome("failed", f"{folder}: already holds a run; choose another folder", exit_code=2)
+    assert run() == Outcome("failed", f"{folder}: already holds a run; choose another folder", exit_code=2)
 
 
 @pytest.mark.slow

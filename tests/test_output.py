@@ -215,8 +215,9 @@ class InTerminal:
     def __init__(self, folder: Path, *arguments: str, before: str = ""):
         master, slave = os.openpty()
         command = ["setsid", "-c", "sh", "-c", f'{before} exec "$@"', "sh", *doors.shell("train", *arguments)]
-        streams = {"stdin": slave, "stdout": slave, "stderr": slave}
-        with subprocess.Popen(command, cwd=folder, env=environment(folder), **streams) as run:
+        with subprocess.Popen(
+            command, cwd=folder, env=environment(folder), stdin=slave, stdout=slave, stderr=slave
+        ) as run:
             os.close(slave)
             try:
                 read_until(master, b"epoch 1/")

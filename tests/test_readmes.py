@@ -26,7 +26,10 @@ DOORS: dict[str, dict[str, str | None]] = {
     "evaluate": {"run": None} | {key: values[0] for key, values in ALLOWED.items()},
     "report": {"run": None},
 }
-BENCH = ("bench=", "repeats=", "images=", "out=", "page=")
+OWN = {
+    "bench": ("bench=", "repeats=", "images=", "out=", "page="),
+    "tune": ("study=", "study.", "trials=", "jobs=", "folder=", "storage="),
+}
 
 
 def told(file: Path) -> Iterator[tuple[str, str]]:
@@ -59,7 +62,7 @@ def check(door: str, arguments: list[str]) -> None:
         key_values(arguments, DOORS[door], "")
         return
     folder = arguments.pop(arguments.index("--config-dir") + 1) if "--config-dir" in arguments else None
-    own = [a for a in arguments if not a.startswith(("-", *(BENCH if door == "bench" else ())))]
+    own = [a for a in arguments if not a.startswith(("-", *OWN.get(door, ())))]
     paths = [a.partition("=")[2] for a in own if a.startswith(DONORS) and not any(sign in a for sign in MADE_UP)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
     given = [re.sub(r"=(\[.*\]|[^,\[]*),.*", r"=\1", a.replace("$", "")) for a in own]  # of a sweep the first

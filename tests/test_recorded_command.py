@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from s9.sweeps.jobs import SweepFolder
 from tests.doors import HERE, RUN, SHORT, environment, metrics, run, status
 
 AWKWARD = (
@@ -49,5 +50,6 @@ def test_of_a_job_of_a_sweep_it_gives_that_job_alone(tmp_path: Path, own_configs
     swept = ("-m", "seed=3,4", "hydra.sweep.dir=sweep", "--config-dir", str(own_configs))
     done = run(tmp_path, "train", *swept, *SHORT, *AWKWARD)
     assert done.returncode == 0, done.stderr
-    again = pasted(tmp_path, status(tmp_path / "sweep" / "1")["command"])
-    assert metrics(again) == metrics(tmp_path / "sweep" / "1") != metrics(tmp_path / "sweep" / "0")
+    first, second = (tmp_path / "sweep" / row.job for row in SweepFolder(tmp_path / "sweep").rows()[1])
+    again = pasted(tmp_path, status(second)["command"])
+    assert metrics(again) == metrics(second) != metrics(first)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import sys
@@ -260,7 +262,7 @@ def test_auto_finds_the_run_that_was_started_last(outputs: Path) -> None:
 
 
 def test_auto_finds_a_job_of_a_sweep(outputs: Path) -> None:
-    job = unfinished(outputs / "day" / "sweep" / "1", "2026-01-01T00:00:00Z", "seed=4")
+    job = unfinished(outputs / "sweeps" / "seed-3a5f01" / "58ca0496b4", "2026-01-01T00:00:00Z", "seed=4")
     assert found("seed=4") == job.path
 
 
@@ -369,7 +371,7 @@ def test_what_changes_no_weight_may_be_another_in_the_configuration(
 
 
 def test_auto_is_not_for_a_sweep(outputs: Path) -> None:
-    with pytest.raises(UserError, match="resumes one run, not a sweep"):
+    with pytest.raises(UserError, match="resume=auto: is for one run; a sweep's command, given again"):
         train.main(["-m", "seed=0,1", "resume=auto"])
 
 
@@ -398,5 +400,5 @@ def test_a_run_that_another_process_trains_is_refused(outputs: Path) -> None:
     folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
     with folder.claim():
         Status(folder, {})
-        with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()}\)"):
+        with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()} on {re.escape(platform.node())}\)"):
             train.main(["resume=outputs/a"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -142,7 +143,7 @@ def test_a_status_that_cannot_be_written_does_not_end_the_run(folder: RunFolder)
 def test_a_second_process_is_refused_with_the_pid_of_the_first(
     folder: RunFolder, holder: "subprocess.Popen[str]"
 ) -> None:
-    with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\)"):
+    with pytest.raises(UserError, match=rf"another process \(pid {holder.pid} on {re.escape(platform.node())}\)"):
         folder.claim()
 
 

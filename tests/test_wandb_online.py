@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from s9.config.stored import as_dict
+from s9.sweeps.jobs import SweepFolder
 from s9.tracking.folder import RunFolder
 from tests.doors import HERE, RUN, SMALL, Done, command, environment, left, metrics, run, started, status, until
 from tests.wandb_server import KEY, ReceivedRun, WandbServer
@@ -229,11 +230,12 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path, server: Wandb
     sweep = [word for word in BASE if word != HERE] + ["-m", "hydra.sweep.dir=mine", "seed=0,1", "trainer.epochs=1"]
     done = run(tmp_path, "train", *sweep, "wandb=online", **of(server))
     assert done.returncode == 0, done.stderr
-    runs = list(server.runs.values())
+    runs = sorted(server.runs.values(), key=lambda r: int(r.config["seed"]))
     assert [(r.facts["groupName"], r.config["seed"], r.state) for r in runs] == [
         ("mine", seed, "finished") for seed in (0, 1)
     ]
-    assert [received(r.epochs) for r in runs] == [lines(tmp_path / "mine" / str(job)) for job in (0, 1)]
+    jobs = sorted(SweepFolder(tmp_path / "mine").rows()[1], key=lambda row: row.values["seed"])
+    assert [received(r.epochs) for r in runs] == [lines(tmp_path / "mine" / row.job) for row in jobs]
 
 
 def test_two_runs_at_once_do_not_mix(tmp_path: Path, server: WandbServer) -> None:

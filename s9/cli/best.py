@@ -10,12 +10,10 @@ from hydra.core.override_parser.types import QuotedString
 
 from s9.cli.help import groups
 from s9.cli.mistakes import parse
-from s9.cli.study import COMMAND, AskedStudy
+from s9.cli.study import BEST, COMMAND, AskedStudy
 from s9.config.components import allow_words
 from s9.sweeps.trials import Trial
 from s9.system.files import write_whole
-
-NAME = "best"
 
 
 def write_best(asked: AskedStudy, trial: Trial, trials: int) -> str:
@@ -26,7 +24,7 @@ def write_best(asked: AskedStudy, trial: Trial, trials: int) -> str:
     """
     arguments = asked.arguments(trial.params, trial.kept.seed)
     removed = [a for a in arguments if parse(a).is_delete()]
-    command = command_of(asked.folder, removed)
+    command = command_of(asked, removed)
     assert trial.end is not None
     head = (
         "# @package _global_\n"
@@ -34,14 +32,18 @@ def write_best(asked: AskedStudy, trial: Trial, trials: int) -> str:
         f"#   {command}\n"
         f"# Expect: {100 * trial.end:.2f} % of val, from trial {trial.number}; test was not looked at.\n"
     )
-    place = asked.folder / "experiment" / f"{NAME}.yaml"
+    place = asked.folder / "experiment" / f"{BEST}.yaml"
     place.parent.mkdir(exist_ok=True)
     write_whole(place, (head + as_experiment(a for a in arguments if a not in removed)).encode())
     return command
 
 
-def command_of(folder: Path, removed: Iterable[str]) -> str:
-    words = ["--config-dir", str(folder), f"experiment={NAME}", *removed, *allow_words().split()]
+def command_of(asked: AskedStudy, removed: Iterable[str]) -> str:
+    """Hydra takes one --config-dir; the user's own options are found by a search path."""
+    own = Path(asked.asked.config_dir) if asked.asked.config_dir else None
+    has_options = own is not None and any(folder.is_dir() and folder.name != "study" for folder in own.iterdir())
+    more = [f"hydra.searchpath=[file://{own.absolute()}]"] if own is not None and has_options else []
+    words = ["--config-dir", str(asked.folder), f"experiment={BEST}", *removed, *more, *allow_words().split()]
     return f"{COMMAND} {shlex.join(words)}"
 
 
@@ -52,7 +54,7 @@ def as_experiment(arguments: Iterable[str]) -> str:
     for parsed in map(parse, arguments):
         key, value = parsed.key_or_group, _plain(parsed.value())
         if key == "experiment":
-            defaults.insert(0, f"/experiment@_global_: {value}")
+            defaults.insert(0, value)
         elif key in groups():
             defaults.append({f"override /{key}": value})
         else:

@@ -1,5 +1,6 @@
 """From arguments to a checked configuration: Hydra composes, and every wrong input gives one plain line."""
 
+import functools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import QuotedString
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -68,21 +69,34 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
     prepare_hydra()
     overrides = list(asked.overrides)
     with hydra_of(asked) as (composed, options):
-        for override in overrides:
-            check_form(override, options)
         try:
+            for override in overrides:
+                check_form(override, options)
             found = composed(overrides)
         except MarkedYAMLError as error:  # a slip in a file of conf/
             mark = error.problem_mark
             place = f"{mark.name.strip()}, line {mark.line + 1}: " if mark else ""
             raise UserError(f"{place}{error.problem or error}") from None
         except (HydraException, OmegaConfBaseException) as error:
+            if is_missing(error, asked.config_name):
+                raise UserError(missing(asked)) from None
             raise explain(error, overrides, composed) from None
     HydraConfig.instance().set_config(found)  # read by ${hydra:...}: an option's name is its file's name
     own = found.hydra
     with open_dict(found):
         del found["hydra"]
     return found, own
+
+
+def is_missing(error: Exception, config_name: str) -> bool:
+    """Whether there is no file of the name that --config-name gives."""
+    return isinstance(error, MissingConfigException) and error.missing_cfg_file in (config_name, f"{config_name}.yaml")
+
+
+def missing(asked: Asked) -> str:
+    folders = [*filter(None, [asked.config_dir]), str(CONF)]
+    name = asked.config_name.removesuffix(".yaml")
+    return f"--config-name {asked.config_name}: there is no {name}.yaml in {' or '.join(folders)}"
 
 
 @contextmanager
@@ -95,13 +109,22 @@ def hydra_of(asked: Asked) -> Iterator[tuple[Callable[[list[str]], DictConfig], 
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("s9", folders)
 
+    found_by = [o for o in asked.overrides if o.lstrip("+").startswith("hydra.searchpath=")]
+
+    @functools.cache  # a sweep asks again and again
+    def options(group: str) -> list[str]:
+        names: list[str] = hydra.config_loader.get_group_options(
+            group, config_name=asked.config_name, overrides=found_by
+        )
+        return names
+
     def composed(overrides: list[str]) -> DictConfig:
         return hydra.compose_config(
             asked.config_name, list(overrides), RunMode.RUN, from_shell=False, with_log_configuration=False
         )
 
     try:
-        yield composed, hydra.config_loader.get_group_options
+        yield composed, options
     finally:
         GlobalHydra.instance().clear()
 
@@ -120,15 +143,30 @@ def check_form(override: str, options: Callable[[str], list[str]]) -> None:
             raise UserError(f"{override}: {key} is already part of the configuration; write {override.lstrip('+')}")
         if parsed.is_delete():
             raise UserError(f"{override}: every run needs a {key}; allowed: {', '.join(known)}")
-        for value in ("null" if v is None else v for v in _values(parsed)):
-            if value not in known:
-                raise UserError(f"{key}={value}: there is no such option{nearest(str(value), known)}")
-    elif not key.startswith(OPEN_MAPS) and not key.startswith("hydra/"):
+        _check_options(key, _values(parsed), known)
+    elif key.startswith("hydra/"):
+        if not (known := options(key)):
+            raise UserError(f"{override}: there is no such group; allowed: {', '.join(_of_hydra(options))}")
+        if not parsed.is_delete():
+            _check_options(key, _values(parsed), known)
+    elif not key.startswith(OPEN_MAPS):
         if parsed.is_add():
             raise UserError(f"{override}: nothing reads an added key; keys are changed with key=value")
         if parsed.is_delete():
             maps = ", ".join(name.rstrip(".") for name in OPEN_MAPS)
             raise UserError(f"{override}: cannot be removed; only what is inside {maps} can")
+
+
+def _check_options(group: str, values: list[Any], known: list[str]) -> None:
+    for value in ("null" if v is None else v for v in values):
+        for name in value if isinstance(value, list) else [value]:  # a list: several options of one group
+            if name not in known:
+                raise UserError(f"{group}={value}: there is no such option{nearest(str(name), known)}")
+
+
+def _of_hydra(options: Callable[[str], list[str]]) -> list[str]:
+    names = ("callbacks", "env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
+    return [f"hydra/{name}" for name in names if options(f"hydra/{name}")]
 
 
 def _values(parsed: Any) -> list[Any]:

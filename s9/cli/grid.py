@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from s9.cli.mistakes import parse
@@ -26,6 +26,9 @@ class Combination:
 
     arguments: tuple[str, ...]
     swept: dict[str, str]
+
+
+Known = Callable[[Combination, str], Any]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ def one_by_one(override: str, options: Callable[[str], list[str]]) -> list[str]:
         search = "give the values, as in key=0.1,0.2, or search an interval with python -m s9.tune"
         raise UserError(f"{override}: an interval has no end of values; {search}")
     parsed.config_loader = _Loader(options)  # where glob(*) looks
-    values = [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+    listed = itertools.islice(parsed.sweep_string_iterator(), MOST + 1)  # a range may have no end that is ever reached
+    values = [f"{parsed.get_key_element()}={value}" for value in listed]
+    if len(values) > MOST:
+        raise UserError(f"{override}: more than {MOST:,} values; give fewer")
     if not values:
         raise UserError(f"{override}: names no value; allowed: {', '.join(options(parsed.key_or_group)) or 'values'}")
     return values
@@ -66,20 +72,20 @@ class _Loader:
         return [name for name in self.options(group) if not name.endswith("_schema")]
 
 
-def grid_of(arguments: Sequence[str], sweep: SweepConfig, options: Callable[[str], list[str]], known: Any) -> Grid:
-    """The combinations of these arguments.
+def grid_of(arguments: Sequence[str], sweep: SweepConfig, options: Callable[[str], list[str]], known: Known) -> Grid:
+    """The combinations of these arguments, each in the order of the arguments.
 
     Args:
         arguments: without those of Hydra itself. options: lists a group's options.
-        known: the value of a key, for conditions on keys that the arguments do not name.
+        known: a key's value in one combination, for conditions on keys that the arguments do not name.
 
     Raises:
         UserError: values that cannot be listed; a key that is given twice; a condition that cannot be judged.
     """
-    given = {parse(a).get_key_element().lstrip("+"): one_by_one(a, options) for a in arguments}  # the last counts
+    given = {_key(a): one_by_one(a, options) for a in arguments}  # the last counts
     axes = {key: values for key, values in given.items() if len(values) > 1 or parse_sweeps(arguments, key)}
-    fixed = [values[0] for key, values in given.items() if key not in axes]
-    cells = [{str(key): _as_argument(str(key), value) for key, value in cell.items()} for cell in sweep.cells]
+    fixed = {key: values[0] for key, values in given.items() if key not in axes}
+    cells = [{_key(a): a for a in itertools.starmap(_as_argument, cell.items())} for cell in sweep.cells]
     of_cells = list(dict.fromkeys(key for cell in cells for key in cell))
     for key in of_cells:
         if key in axes:
@@ -87,22 +93,20 @@ def grid_of(arguments: Sequence[str], sweep: SweepConfig, options: Callable[[str
     size = math.prod(map(len, axes.values())) * max(1, len(cells))
     if size > MOST:
         raise UserError(f"{size:,} jobs: at most {MOST:,}; give fewer values")
-    others = [fixed_argument for fixed_argument in fixed if _key(fixed_argument) not in of_cells]
     combinations = []
     for cell in cells or [{}]:
-        defaults = [a for a in fixed if _key(a) in of_cells and _key(a) not in cell]
         for chosen in itertools.product(*axes.values()):
-            swept = {_key(a): a for a in (*cell.values(), *chosen)}
-            named = {key: argument.partition("=")[2] for key, argument in swept.items()}
-            combinations.append(Combination((*others, *defaults, *swept.values()), named))
+            own = fixed | cell | dict(zip(axes, chosen, strict=True))
+            ordered = {key: own[key] for key in (*given, *cell)}
+            swept = {key: own[key].partition("=")[2] for key in (*of_cells, *axes) if key in own}
+            combinations.append(Combination(tuple(ordered.values()), swept))
     kept = _excluded(combinations, sweep.exclude, known)
     return Grid((*of_cells, *axes), _sampled(kept, sweep), len(combinations) - len(kept))
 
 
 def parse_sweeps(arguments: Sequence[str], key: str) -> bool:
     """Whether one of the arguments sweeps the key, be it over a single value."""
-    found = [parse(a) for a in arguments]
-    return any(p.is_sweep_override() and p.get_key_element().lstrip("+") == key for p in found)
+    return any(parse(a).is_sweep_override() and _key(a) == key for a in arguments)
 
 
 def _key(argument: str) -> str:
@@ -117,28 +121,28 @@ def _as_argument(key: str, value: Any) -> str:
             plain = OverridesParser.create().parse_override(f"{key}={value}").value() == value
         except HydraException:
             plain = False
-        value = value if plain else QuotedString(value, quote=_quote(value))
-        return f"{key}={value if plain else value.with_quotes()}"
-    if isinstance(value, bool):
-        return f"{key}={str(value).lower()}"
-    text: str = Override._get_value_element_as_str(value)
-    return f"{key}={text}"
+        return f"{key}={value if plain else _quoted(value).with_quotes()}"
+    text: str = Override._get_value_element_as_str(_quoted(value))
+    return f"{key}={text.lower() if isinstance(value, bool) else text}"
 
 
-def _quote(text: str) -> Any:
-    from hydra.core.override_parser.types import Quote
+def _quoted(value: Any) -> Any:
+    """The value, with quotes around every text in it."""
+    if isinstance(value, str):
+        return QuotedString(value, quote=Quote.double if "'" in value else Quote.single)
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    return {key: _quoted(item) for key, item in value.items()} if isinstance(value, dict) else value
 
-    return Quote.double if "'" in text else Quote.single
 
-
-def _excluded(combinations: list[Combination], text: str | None, known: Any) -> list[Combination]:
+def _excluded(combinations: list[Combination], text: str | None, known: Known) -> list[Combination]:
     if text is None:
         return combinations
     excludes = condition(text)
 
     def holds(combination: Combination) -> bool:
         values = {_key(a): _value(a) for a in combination.arguments}
-        return excludes.holds(lambda key: values[key] if key in values else known(key))
+        return excludes.holds(lambda key: values[key] if key in values else known(combination, key))
 
     return [combination for combination in combinations if not holds(combination)]
 

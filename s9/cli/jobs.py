@@ -1,6 +1,7 @@
 """From a sweep's combinations to its jobs: what many configurations share is composed and checked once."""
 
 import copy
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ class Base:
         """The configuration with these values, checked."""
         by_root: dict[str, list[str]] = {}
         for value in values:
-            by_root.setdefault(parse(value).key_or_group.partition(".")[0], []).append(value)
+            by_root.setdefault(_key(value).partition(".")[0], []).append(value)
         config = replace(self.config, **{root: self.part(root, tuple(own)) for root, own in by_root.items()})
         together = tuple(value for root in CHECKED_TOGETHER for value in by_root.get(root, ()))
         if together not in self.checked:
@@ -70,6 +71,7 @@ class Composer:
         self.asked, self.options = asked, options
         self.bases: dict[tuple[str, ...], Base | None] = {}
         self.forms: set[str] = set()
+        self.composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
 
     def config_of(self, combination: Combination) -> Config:
         """The job's checked configuration, without what belongs to the sweep.
@@ -80,7 +82,7 @@ class Composer:
         own = [a for a in combination.arguments if self._own(a, combination)]
         base = self.base(tuple(a for a in combination.arguments if a not in own))
         config = None
-        if base is not None and not _overlap(combination.arguments):
+        if base is not None and not self.overlap(combination.arguments):
             try:
                 for argument in own:
                     self.check_form(argument)
@@ -88,6 +90,25 @@ class Composer:
             except (UserError, HydraException, OmegaConfBaseException):
                 config = None  # composed alone, the job gets the line that names the mistake
         return replace(config or self.alone(combination), sweep=SweepConfig())
+
+    def known(self, combination: Combination, key: str) -> Any:
+        """The value that a key which the arguments do not name has in this combination; a group's: its option's name.
+
+        Raises:
+            UserError: there is no such key.
+        """
+        needed = [a for a in combination.arguments if not self._own(a, combination) or key.startswith(f"{_key(a)}.")]
+        arguments = tuple(needed)
+        if arguments not in self.composed:
+            self.composed[arguments] = compose(replace(self.asked, overrides=[*self.asked.overrides, *arguments]))
+        composed, hydras = self.composed[arguments]
+        if key in hydras.runtime.choices:
+            return hydras.runtime.choices[key]
+        missing = object()
+        value = OmegaConf.select(composed, key, default=missing)
+        if value is missing:
+            raise UserError(f"sweep.exclude: there is no key {key}")
+        return value
 
     def alone(self, combination: Combination) -> Config:
         """The job's configuration, composed as that of a single run."""
@@ -116,8 +137,12 @@ class Composer:
 
     def _own(self, argument: str, combination: Combination) -> bool:
         """Whether the argument sets a value of this job alone; an option changes too much to be set later."""
-        key = parse(argument).get_key_element().lstrip("+")
-        return key in combination.swept and not self.options(parse(argument).key_or_group)
+        return _key(argument) in combination.swept and not self.options(_key(argument))
+
+    def overlap(self, arguments: Sequence[str]) -> bool:
+        """Whether one argument sets a mapping and another a key inside this mapping: their order counts."""
+        keys = sorted(f"{key}." for a in arguments if not self.options(key := _key(a)))
+        return any(later.startswith(earlier) for earlier, later in itertools.pairwise(keys))
 
     def check_form(self, argument: str) -> None:
         if argument not in self.forms:
@@ -125,10 +150,8 @@ class Composer:
             self.forms.add(argument)
 
 
-def _overlap(arguments: Sequence[str]) -> bool:
-    """Whether one argument sets a mapping and another a key inside this mapping: their order counts."""
-    keys = sorted(parse(argument).key_or_group for argument in arguments)
-    return any(f"{later}.".startswith(f"{earlier}.") for earlier, later in zip(keys, keys[1:], strict=False))
+def _key(argument: str) -> str:
+    return str(parse(argument).key_or_group)
 
 
 def leaves_alone(config: Config, keys: Sequence[str]) -> list[str]:

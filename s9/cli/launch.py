@@ -14,8 +14,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from s9.cli.compose import Asked, checked, compose, prepare_hydra
+from s9.cli.compose import Asked, checked, compose, is_missing, missing, prepare_hydra
 from s9.cli.door import say_error
 from s9.cli.help import CONF
 from s9.cli.mistakes import parse
@@ -104,26 +105,40 @@ def _refuse_flag(message: str) -> NoReturn:
 
 def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
     """Hydra composes again, makes the run's folder and calls the job; returns the exit code."""
+    began: list[None] = []
     codes: list[int] = []
 
     def run(composed: DictConfig) -> Any:
+        began.append(None)
         outcome = hydra_job(composed, interrupts)
         codes.append(outcome.exit_code)
         return outcome
 
+    if any(o.lower() == "hydra.mode=multirun" for o in flags.overrides):
+        raise UserError("hydra.mode=MULTIRUN: -m starts a sweep")
     prepare_hydra()
+    words = sys.argv[1:]
+    sys.argv[1:] = [*flags.overrides, *words[: len(words) - len(flags.overrides)]]  # --info would take what follows
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: its errors are one line below
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(run)()
-    except (OSError, ValueError) as found:  # logging.config wraps an OSError in a ValueError
-        error = found if isinstance(found, OSError) else found.__cause__
-        if not isinstance(error, OSError):
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        if began:  # not Hydra's
             raise
-        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        raise UserError(f"{what}; runs are written there, choose with hydra.run.dir=") from None
-    except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(_of_hydra(error, asked_of(flags))) from None
     return max(codes, default=0)
+
+
+def _of_hydra(error: Exception, asked: Asked) -> str:
+    """What Hydra has met before the job, in one line. logging.config wraps the cause in a ValueError."""
+    if is_missing(error, asked.config_name):
+        return missing(asked)
+    cause = error.__cause__ if isinstance(error, ValueError) and error.__cause__ else error
+    if isinstance(cause, OSError) and not isinstance(cause, HydraException):
+        what = f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror or cause
+        return f"{what}; runs are written there, choose with hydra.run.dir="
+    said = " ".join(str(error).split())
+    return said if cause is error else f"{said} ({cause}); hydra.job_logging says how a run logs"
 
 
 def hydra_job(composed: DictConfig, interrupts: Interrupts) -> Any:
@@ -133,7 +148,7 @@ def hydra_job(composed: DictConfig, interrupts: Interrupts) -> Any:
 
     own = HydraConfig.get()
     path = Path(own.runtime.output_dir)
-    if path.is_relative_to(Path.cwd()):
+    if path.is_relative_to(Path.cwd()) and not own.job.chdir:
         path = path.relative_to(Path.cwd())  # shorter to read, and to paste into the next command
     outcome = job(lambda: checked(composed), RunFolder(path), command=command_of(own), interrupts=interrupts)
     told(outcome)

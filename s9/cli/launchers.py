@@ -8,13 +8,15 @@ from s9.config.schema import Config
 from s9.config.sweep import SweepConfig
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.task import Pool
-from s9.system.errors import UserError
+from s9.system.errors import UserError, require
 from s9.system.process import available_cores
 
 KNOWN = ("basic", "joblib", "submitit_slurm", "submitit_local", "ray")
 
 
-def pool_of(launcher: str, settings: Mapping[str, Any], sweep: SweepConfig, first: Config, folder: SweepFolder) -> Pool:
+def pool_of(
+    launcher: str, settings: Mapping[str, Any], sweep: SweepConfig, *, first: Config, folder: SweepFolder
+) -> Pool:
     """The pool for a sweep. first: the configuration of one of its jobs, which says what devices they need.
 
     Raises:
@@ -35,14 +37,13 @@ def pool_of(launcher: str, settings: Mapping[str, Any], sweep: SweepConfig, firs
     return LocalPool(work, environments(launcher, settings, sweep, first), folder.screens)
 
 
-def environments(
-    launcher: str, settings: Mapping[str, Any], sweep: SweepConfig, first: Config
-) -> list[dict[str, str]]:
+def environments(launcher: str, settings: Mapping[str, Any], sweep: SweepConfig, first: Config) -> list[dict[str, str]]:
     """The environment of each job that runs at the same time: its GPUs, and its share of the cores."""
     cores = available_cores()
     groups = gpu_groups(first)
     if launcher == "joblib":
-        jobs = int(settings.get("n_jobs", 2))
+        jobs = settings.get("n_jobs", 2)
+        require("hydra.launcher.n_jobs", jobs, type(jobs) is int and jobs != 0, "a whole number; -1 is one job a core")
         jobs = jobs if jobs >= 1 else max(1, cores + 1 + jobs)
         found = [dict(groups[at % len(groups)]) if groups else {} for at in range(jobs)]
     else:

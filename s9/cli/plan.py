@@ -1,11 +1,12 @@
 """What a sweep's command asks for: its jobs, its folder and how each job stands; nothing is started here."""
 
+import functools
 import hashlib
 import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from s9.cli.compose import Asked, compose, hydra_of
 from s9.cli.grid import Combination, Grid, grid_of, one_by_one
 from s9.cli.jobs import Composer, leaves_alone
+from s9.cli.launch import OF_SWEEP
 from s9.cli.launchers import refuse_unknown
 from s9.cli.mistakes import parse
 from s9.config.components import allow_words
@@ -26,7 +28,10 @@ from s9.system.errors import UserError
 
 COMMAND = "python -m s9.train"
 SLOW = 20  # jobs composed one by one, after which a line says what takes time
-IGNORED = {"hydra.job.chdir": "jobs run where the sweep was started", "hydra.sweep.subdir": "a job is named by identity"}
+IGNORED = {
+    "hydra.job.chdir": "jobs run where the sweep was started",
+    "hydra.sweep.subdir": "a job is named by identity",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ def plan_of(asked: Asked) -> Plan:
     Raises:
         UserError: in one line, what is wrong with which argument or job.
     """
-    with hydra_of(asked) as (_, options):
+    with hydra_of(asked) as (_, found):
+        options = functools.cache(found)
         common = [a for a in asked.overrides if of_sweep(a)]
         for argument in common:
             if parse(argument).is_sweep_override():
@@ -60,9 +66,11 @@ def plan_of(asked: Asked) -> Plan:
         sweep = _sweep(composed)
         launcher, said = _hydras(own, common)
         params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
-        grid = grid_of([*params, *of_jobs], sweep, options, lambda key: _known(key, composed, own))
-        composer = Composer(Asked([a for a in common if not a.startswith("sweep.")], asked.config_dir, asked.config_name), options)
-        jobs, more = _jobs(grid, composer, shared)
+        of_hydra = [a for a in common if not _key(a).startswith("sweep.")]
+        composer = Composer(replace(shared, overrides=of_hydra), options)
+        grid = grid_of([*params, *of_jobs], sweep, options, composer.known)
+        of_single = [a for a in of_hydra if not _key(a).startswith((*OF_SWEEP, *IGNORED))]
+        jobs, more = _jobs(grid, composer, replace(shared, overrides=of_single))
     said += more
     if grid.left_out:
         said.append(f"sweep.exclude leaves out {grid.left_out} of {grid.left_out + len(grid.combinations)} jobs")
@@ -70,13 +78,18 @@ def plan_of(asked: Asked) -> Plan:
         raise UserError("this sweep has no jobs: sweep.exclude leaves out all of them")
     settings = OmegaConf.to_container(own.launcher, resolve=True)
     settings = {str(k): v for k, v in settings.items() if k != "_target_"} if isinstance(settings, dict) else {}
-    folder = SweepFolder(_path(sweep, common, grid, of_jobs))
-    return Plan(jobs, grid.keys, folder, sweep, launcher, settings, said)
+    chosen = own.sweep.dir if any(_key(a) == "hydra.sweep.dir" for a in common) else None
+    folder = SweepFolder(Path(chosen) if chosen else _path(sweep, grid, of_jobs))
+    return Plan(jobs, grid.keys, folder, sweep, launcher=launcher, settings=settings, said=said)
 
 
 def of_sweep(argument: str) -> bool:
     """Whether the argument belongs to the sweep or to Hydra, not to a job."""
-    return parse(argument).key_or_group.startswith(("sweep.", "hydra.", "hydra/"))
+    return _key(argument).startswith(("sweep.", "hydra.", "hydra/"))
+
+
+def _key(argument: str) -> str:
+    return str(parse(argument).key_or_group)
 
 
 def _sweep(composed: DictConfig) -> SweepConfig:
@@ -97,17 +110,6 @@ def _hydras(own: DictConfig, common: Sequence[str]) -> tuple[str, list[str]]:
     refuse_unknown(launcher)
     given = [parse(a).key_or_group for a in common]
     return launcher, [f"{key} has no effect in a sweep: {why}" for key, why in IGNORED.items() if key in given]
-
-
-def _known(key: str, composed: DictConfig, own: DictConfig) -> Any:
-    """The value of a key that no argument names; a group's is the name of its option."""
-    if key in own.runtime.choices:
-        return own.runtime.choices[key]
-    missing = object()
-    value = OmegaConf.select(composed, key, default=missing)
-    if value is missing:
-        raise UserError(f"sweep.exclude: there is no key {key}")
-    return value
 
 
 def _jobs(grid: Grid, composer: Composer, shared: Asked) -> tuple[list[Job], list[str]]:
@@ -156,18 +158,15 @@ class _Digests:
 
 
 def command_of(combination: Combination, shared: Asked) -> str:
-    """The command that trains this job alone."""
+    """The command that trains this job alone. shared: Hydra's flags, and its arguments that a single run takes too."""
     flags = ["--config-dir", shared.config_dir] if shared.config_dir else []
     flags += ["--config-name", shared.config_name] if shared.config_name != "config" else []
-    given = shlex.join([*flags, *allow_words().split(), *combination.arguments])
+    given = shlex.join([*flags, *shared.overrides, *allow_words().split(), *combination.arguments])
     return f"{COMMAND} {given}".strip()
 
 
-def _path(sweep: SweepConfig, common: Sequence[str], grid: Grid, of_jobs: Sequence[str]) -> Path:
-    """The sweep's folder: what hydra.sweep.dir= or sweep.name= names, else one named by what is swept."""
-    for argument in common:
-        if parse(argument).key_or_group == "hydra.sweep.dir":
-            return Path(str(parse(argument).value()))
+def _path(sweep: SweepConfig, grid: Grid, of_jobs: Sequence[str]) -> Path:
+    """The sweep's folder: what sweep.name= names, else one named by what is swept."""
     if sweep.name is not None:
         return SWEEPS / sweep.name
     fixed = sorted(a for a in of_jobs if parse(a).get_key_element().lstrip("+") not in grid.keys)

@@ -28,6 +28,7 @@ from s9.system.errors import UserError, nearest
 
 COMMAND = "python -m s9.train"
 STUDIES = Path("outputs/studies")
+BEST = "best"  # the option of experiment that holds the best trial
 OWN = {"study": None, "trials": None, "storage": "", "jobs": "1", "folder": ""}
 NOT_TAKEN = ("multirun", "cfg", "info", "hydra_help", "shell_completion", "config_path", "resolve", "package", "run")
 
@@ -69,7 +70,7 @@ class AskedStudy:
         return {key: ends(spec)[0] for key, spec in self.study.specs.items()}
 
     def check_space(self) -> None:
-        """Raises UserError where an end of a range, or a choice, cannot be trained with the first values of the rest."""
+        """Raises UserError where an end of a range, or a choice, does not fit the first values of the other keys."""
         for key, spec in self.study.specs.items():
             for value in ends(spec)[1:]:
                 try:
@@ -144,6 +145,8 @@ def _refuse(overrides: Sequence[str], study: StudyConfig) -> None:
     for override in (*study.overrides, *overrides):
         parsed = parse(override)
         key = parsed.key_or_group
+        if key == "experiment" and parsed.value() == BEST:
+            raise UserError(f"{override}: is what the search calls its own best; copy that file to another name first")
         if parsed.is_sweep_override():
             raise UserError(f"{override}: names several values; put {key} into the study's space")
         if key in study.space:

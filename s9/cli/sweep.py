@@ -44,11 +44,12 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
         return dry_run(plan, list(rows.values()), to_run)
     plan.folder.note(arguments, plan.keys, plan.jobs)
     if to_run:
-        pool = pool_of(plan.launcher, plan.settings, plan.sweep, to_run[0].config, plan.folder)
+        pool = pool_for(plan, to_run)
         slots = min(pool.room(), len(to_run))
         estimate = known_seconds(rows.values())
         say(f"{plan.folder.path}: {counted(rows.values(), plan)}{about(estimate, len(to_run), slots)}")
-        stopped = drive(plan, to_run, Screen(len(plan.jobs), len(plan.jobs) - len(to_run), slots, estimate), pool, interrupts)
+        screen = Screen(len(plan.jobs), len(plan.jobs) - len(to_run), slots, estimate)
+        stopped = drive(plan, to_run, screen, pool=pool, interrupts=interrupts)
         if stopped:
             print(f"error: the sweep has stopped: {stopped}", file=sys.stderr)
     else:
@@ -56,7 +57,11 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     return table(plan)
 
 
-def drive(plan: Plan, jobs: list[Job], screen: Screen, pool: Pool, interrupts: Interrupts) -> str:
+def pool_for(plan: Plan, jobs: Sequence[Job]) -> Pool:
+    return pool_of(plan.launcher, plan.settings, plan.sweep, first=jobs[0].config, folder=plan.folder)
+
+
+def drive(plan: Plan, jobs: list[Job], screen: Screen, *, pool: Pool, interrupts: Interrupts) -> str:
     """Runs the jobs; returns why it stopped early, or "". Raises Interrupted when all jobs are saved."""
 
     def told(drive: Drive, ended: object) -> None:
@@ -139,8 +144,7 @@ def dry_run(plan: Plan, rows: list[Row], to_run: list[Job]) -> int:
         began = time.monotonic()
         each, how = estimate(to_run[0].config), "from a few steps"
         how += f" that took {minutes(time.monotonic() - began)}"
-    pool = pool_of(plan.launcher, plan.settings, plan.sweep, plan.jobs[0].config, plan.folder)
-    more = about(each, len(to_run), min(pool.room(), max(1, len(to_run))))
+    more = about(each, len(to_run), min(pool_for(plan, plan.jobs).room(), max(1, len(to_run))))
     say(f"{plan.folder.path}: {counted(rows, plan)}{more}{f' ({how})' if more else ''}; nothing was started")
     return 0
 

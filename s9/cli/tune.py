@@ -78,7 +78,7 @@ def hunted(hunt: "Hunt", interrupts: Interrupts, arguments: Sequence[str]) -> in
             hunt.pool.close()
     if code:
         return code
-    if hunt.failed:
+    if hunt.stopped:
         print(f"error: the search has stopped: the first {FAILURES} trials failed ({hunt.failed[-1]})", file=sys.stderr)
     return show_study(hunt)
 
@@ -98,36 +98,38 @@ class Hunt:
     def run(self, interrupts: Interrupts) -> None:
         """Trains until no trial is left for this process and none trains elsewhere. Raises Interrupted."""
         looked = 0.0
-        while not self.search.over and len(self.failed) < FAILURES:
+        while True:
             interrupts.stop_if_received()
             if self.pool.room() and time.monotonic() - looked >= ELSEWHERE_S:
-                while self.pool.room() and len(self.failed) < FAILURES and self.begin():
+                while self.pool.room() and not self.stopped and self.begin():
                     interrupts.stop_if_received()
                 looked = time.monotonic()
-            for task, outcome in self.pool.wait(LOOK_S if not self.search.over else 0):
+            if self.search.over or (self.stopped and not self.training):
+                return
+            for task, outcome in self.pool.wait(LOOK_S):
                 self.end(task, outcome)
                 looked = 0.0
 
+    @property
+    def stopped(self) -> bool:
+        return len(self.failed) >= FAILURES
+
     def begin(self) -> bool:
         """Starts the trial that comes next, if there is one now."""
-        trial = self.search.next(self.asked.trials, self.name_of)
-        if trial is None:
+        found = self.search.next(self.asked.trials, self.name_of)
+        if found is None:
             return False
+        trial, seed = found.trial, found.trial.kept.seed
         values = " ".join(f"{key}={value}" for key, value in trial.params.items())
-        said = f"trial {trial.number}: {values} seed={trial.kept.seed}"
+        said = f"trial {trial.number} of {self.asked.trials} {found.how}: {values} seed={seed}"
         if trial.state == "failed":
-            self.say(f"{said}: cannot be composed: {trial.kept.reason}")
+            self.say(f"{said}: {trial.kept.reason}")
             self.note_failure(trial)
             return True
-        until = self.search.until_epoch(trial)
-        folder = self.asked.run_of(trial)
-        began = "resumed" if RunFolder(folder).config.exists() else f"begins, of {self.asked.trials}"
-        if trial.rung:
-            began = f"is promoted at epoch {trial.rung}, or resumed after it"
-        self.say(f"{said}: {began}; trains to epoch {until or self.epochs} of {self.epochs}")
+        until, folder = self.search.until_epoch(trial), self.asked.run_of(trial)
+        self.say(f"{said}; to epoch {until or self.epochs} of {self.epochs}")
         self.training[folder] = trial.number
-        command = self.asked.command(trial.params, trial.kept.seed)
-        config = self.asked.config(trial.params, trial.kept.seed)
+        command, config = self.asked.command(trial.params, seed), self.asked.config(trial.params, seed)
         group = self.asked.folder.name
         self.pool.start([Task(folder=folder, config=config, command=command, group=group, until_epoch=until)])
         return True
@@ -151,7 +153,9 @@ class Hunt:
             at = ranked(trials, trial.rung)
             place = [one.number for one in at].index(trial.number) + 1
             value = trial.values[trial.rung]
-            self.say(f"trial {trial.number}: val {percent(value)} at epoch {trial.rung}, {place}. of {len(at)} there")
+            self.say(
+                f"trial {trial.number}: val {percent(value)} at epoch {trial.rung}, number {place} of {len(at)} there"
+            )
         else:
             best = best_of(trials)[0]
             ended = sum(one.state != "running" for one in trials)

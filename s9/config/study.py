@@ -100,7 +100,7 @@ def spec_of(key: str, given: Any) -> Range | Choices:
             raise UserError(f"{place}.{name}: there is no such key{nearest(str(name), RANGE_KEYS)}")
     low, high, log, step = (given.get(name) for name in RANGE_KEYS)
     for name, value in (("low", low), ("high", high)):
-        require(f"{place}.{name}", value, is_number(value) and math.isfinite(value), "a number")
+        require(f"{place}.{name}", value, is_number(value) and math.isfinite(value or 0), "a number")
     assert low is not None and high is not None
     require(f"{place}.high", high, high > low, f"more than low={low}")
     require(f"{place}.log", log, log in (None, True, False), "true or false")

@@ -15,6 +15,7 @@ from s9.system.compute import pick_device
 from s9.system.errors import UserError
 from s9.system.interrupt import SIGNALS, Interrupted, Interrupts
 from s9.tracking.folder import RunFolder, TakenError
+from s9.tracking.lock import RunLock
 from s9.tracking.status import Status
 from s9.training.ranks import Ranks, joined
 
@@ -38,8 +39,7 @@ def train(
         resumed: begin at the newest whole checkpoint in the folder, or at the start if there is none.
         until_epoch: the run pauses when this epoch has ended and is saved, unless the epoch is the last.
 
-    Returns:
-        The run's summary.
+    Returns: the run's summary.
 
     Raises:
         UserError: the machine or the data cannot do what was asked; raised before the first step.
@@ -48,13 +48,10 @@ def train(
         Paused: `until_epoch` has ended; resuming gives the bytes of a run that never paused.
     """
     interrupts, folder = interrupts or Interrupts(), RunFolder(path)
-    tree = runtime.git_state()
+    facts = {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **runtime.git_state()}
     with interrupts.noted():
-        lock = folder.claim()
-        if resumed and folder.is_done():  # by another process of the sweep, a moment ago
-            lock.release()
-            raise TakenError(f"{folder}: this run is done")
-        status = Status(folder, {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **tree})
+        lock = _claimed(folder, resumed)
+        status = Status(folder, facts)
         folder.write_config(config)  # now, because resuming needs it
     interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
     try:
@@ -80,6 +77,15 @@ def train(
         raise
     finally:
         lock.release()
+
+
+def _claimed(folder: RunFolder, resumed: bool) -> RunLock:
+    """The lock of the run's folder. Raises TakenError if another process of a sweep has just ended the run."""
+    lock = folder.claim()
+    if resumed and folder.is_done():
+        lock.release()
+        raise TakenError(f"{folder}: this run is done")
+    return lock
 
 
 def follow_torchrun(config: Config) -> None:

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from s9.data.sources.load import keep_images
 from s9.runs.job import done, job
 from s9.sweeps.task import Outcome, Task
 from s9.system.errors import UserError
-from s9.system.interrupt import EXIT_WITHIN_S, leave
+from s9.system.interrupt import EXIT_WITHIN_S, SIGNALS, leave
 from s9.tracking.folder import RunFolder
 from s9.tracking.run_log import logged_to
 
@@ -48,6 +49,8 @@ def work(connection: Connection, screen: Path) -> None:
     """
     os.setsid()  # Ctrl-C in the terminal reaches the sweep alone, which then tells its workers
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by the sweep until here
     to = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(to, stream)
@@ -56,7 +59,9 @@ def work(connection: Connection, screen: Path) -> None:
     tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
     while (task := tasks.get()) is not None:
-        connection.send(run_task(task))
+        outcome = run_task(task)
+        with suppress(OSError):  # the sweep has ended
+            connection.send(outcome)
     leave(0)
 
 

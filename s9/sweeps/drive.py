@@ -97,7 +97,9 @@ class Drive:
         first = [ended.outcome for ended in self.ended]
         alike = len({_kind(outcome) for outcome in first}) == 1
         if len(first) == self.max_failures and alike and first[0].state != "done" and not self.stopped:
-            self.stopped = f"the first {len(first)} jobs all ended alike ({first[0].reason}); sweep.max_failures= sets it"
+            self.stopped = (
+                f"the first {len(first)} jobs all ended alike ({first[0].reason}); sweep.max_failures= sets it"
+            )
 
     def leave_to_others(self, job: Job) -> None:
         folder = RunFolder(self.folder.path / job.digest)
@@ -113,7 +115,7 @@ class Drive:
                 continue
             lock.release()
             del self.elsewhere[digest]
-            if standing(self.folder.run(digest)) == "cut":
+            if standing(self.folder.run(digest)) in ("cut", "missing"):
                 self.waiting.append(job)
 
 

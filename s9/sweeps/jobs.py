@@ -1,4 +1,4 @@
-"""A sweep's folder: its jobs, each named by what it computes, and how each of them stands, read from the runs' files."""
+"""A sweep's folder: its jobs, each named by what it computes, and how each of them stands, by the runs' files."""
 
 import json
 import platform
@@ -45,12 +45,12 @@ class SweepFolder:
 
     def run(self, job: str) -> RunFolder:
         """The job's folder: here, or where a sweep beside this one has finished the same job."""
-        here = self.path / job
-        if not here.exists():
-            for other in sorted(self.path.parent.glob(f"*/{job}")):
-                if RunFolder(other).is_done():
-                    return RunFolder(other)
-        return RunFolder(here)
+        here = RunFolder(self.path / job)
+        if not here.read_status():  # an empty folder may have been made for a job that was never started
+            for other in map(RunFolder, sorted(self.path.parent.glob(f"*/{job}"))):
+                if other.is_done():
+                    return other
+        return here
 
     def note(self, arguments: Sequence[str], keys: Sequence[str], jobs: Iterable[Job]) -> None:
         """Adds these jobs to those of the sweep, and stores the arguments that ask for them.
@@ -90,12 +90,13 @@ class SweepFolder:
         if state == "done":
             summary = folder.read_summary()
             val, machine = summary.get("val", {}), summary.get("machine", {})
-            versions = ("torch", "torchvision", "numpy")
+            versions = {name: machine.get("versions", {}).get(name, "?") for name in ("torch", "torchvision", "numpy")}
+            device = machine.get("device", "cpu")
             origin = {
                 "accuracy": val.get("accuracy"),
                 "loss": val.get("loss"),
-                "versions": ", ".join(f"{name} {machine.get('versions', {}).get(name, '?')}" for name in versions),
-                "processor": machine["device"] if machine.get("device", "cpu") != "cpu" else machine.get("processor", ""),
+                "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+                "processor": device if device != "cpu" else machine.get("processor", ""),
                 "precision": machine.get("precision", ""),
             }
         commit = f"{(status.get('commit') or status.get('wheel') or '')[:9]}{'+' if status.get('dirty') else ''}"

@@ -2,17 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
 
 from s9.system.errors import UserError
 
 JOURNAL = "journal.log"
 
 
-class _OfTheStudy(BaseJournalFileLock):
+class _OfTheStudy:
     """The study's lock is held already. Optuna's own lock outlives a killed process for 30 s."""
 
     def acquire(self) -> bool:
@@ -29,7 +30,8 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         UserError: the database cannot be opened.
     """
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=_OfTheStudy()))
+        lock: Any = _OfTheStudy()  # the class that Optuna names as its base is not public
+        return JournalStorage(JournalFileBackend(str(folder / JOURNAL), lock_obj=lock))
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:  # of the database's driver, which may be missing, or of Optuna

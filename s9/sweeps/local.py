@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from s9.sweeps.task import Outcome, Task
+from s9.system.interrupt import shielded
+from s9.tracking.folder import RunFolder
 
 _processes = multiprocessing.get_context("spawn")
 
@@ -70,11 +72,9 @@ class LocalPool:
         end = time.monotonic() + within_s
         alive = [slot for slot in self.slots if slot.process is not None and slot.process.is_alive()]
         for slot in alive:
-            if slot.connection is not None and slot.task is None:
-                slot.connection.close()
             assert slot.process is not None and slot.process.pid is not None
             with suppress(ProcessLookupError):
-                os.kill(slot.process.pid, number if slot.task is not None else signal.SIGTERM)
+                os.kill(slot.process.pid, number if _has_begun(slot) else signal.SIGKILL)
         while time.monotonic() < end and any(_works(slot) for slot in alive):
             self.wait(0.05)
         self.close()
@@ -93,13 +93,22 @@ class LocalPool:
         self.logs.mkdir(parents=True, exist_ok=True)
         screen = self.logs / f"{platform.node()}-{os.getpid()}-{self.slots.index(slot)}.txt"
         slot.process = _processes.Process(target=self.work, args=(theirs, screen))
-        with _environment(slot.environment):
+        with _environment(slot.environment), shielded():  # Ctrl-C while it imports torch would show a traceback
             slot.process.start()
         theirs.close()  # so that the death of either side is seen by the other
 
 
 def _works(slot: Slot) -> bool:
     return slot.task is not None and slot.process is not None and slot.process.is_alive()
+
+
+def _has_begun(slot: Slot) -> bool:
+    """Whether the slot's process has a run that can save."""
+    return (
+        slot.task is not None
+        and slot.process is not None
+        and RunFolder(slot.task.folder).read_status().get("pid") == slot.process.pid
+    )
 
 
 def _outcome(slot: Slot) -> Outcome | None:

@@ -11,9 +11,10 @@ from typing import Any
 from s9.sweeps.remote import outcome_of
 from s9.sweeps.task import Outcome, Task
 from s9.tracking.folder import RunFolder
+from s9.tracking.lock import RunLock
 
 WARNING = "USR1"  # SLURM's signal before a time limit: one that a run listens to; submitit's own is USR2
-FREE_WITHIN_S = 600.0  # how long a job that was queued again waits for what its former node may still run
+FREE_WITHIN_S = 600.0  # how long a job that was queued again waits for its former node to be silent
 LOOK_EVERY_S = 5.0
 
 
@@ -28,10 +29,12 @@ class OnNode:
         if folder.is_done():  # by another process, while the job was queued
             return outcome_of(folder, "")
         queued_again, until = "SLURM_RESTART_COUNT" in os.environ, time.monotonic() + FREE_WITHIN_S
-        outcome = self.run(task)
+        outcome, lock = self.run(task), RunLock(folder.lock, folder.lease)
         while outcome.state == "taken" and queued_again and time.monotonic() < until:
             time.sleep(LOOK_EVERY_S)
-            outcome = self.run(task)
+            if lock.acquire():  # the same lock each time: it counts how long the former owner has been silent
+                lock.release()
+                outcome = self.run(task)
         warned = outcome.exit_code == 128 + getattr(signal, f"SIG{WARNING}")
         if outcome.state == "interrupted" and (warned or preempted()):
             signal.raise_signal(getattr(signal, f"SIG{WARNING}"))  # submitit queues the job again and ends the process

@@ -35,7 +35,12 @@ class Screen:
         self.best: tuple[float, str] | None = None
         self.refreshed = 0.0
         self.console = Console(soft_wrap=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
         self.progress = Progress(*columns, console=self.console, transient=True)
         self.task = self.progress.add_task("sweep", total=total, completed=done, now="")
 

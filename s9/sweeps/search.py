@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -32,6 +32,15 @@ from s9.tracking.lock import RunLock
 
 LIVES = 3  # deaths of a trial's process, as for want of memory, after which the trial has failed
 SETTINGS = "s9"  # the user attribute of the Optuna study that holds what may not change
+
+
+@dataclass(frozen=True)
+class Next:
+    """A trial to train now. how: begins, is promoted, is resumed, or cannot begin, as its configuration is refused."""
+
+    trial: Trial
+    how: str
+
 
 Plan = Callable[[Params, int], str]  # the name of the folder for a run of these parameters and this seed
 
@@ -82,10 +91,8 @@ class Search:
         with self._locked():
             return trials_of(self.optuna)
 
-    def next(self, total: int, plan: Plan) -> Trial | None:
+    def next(self, total: int, plan: Plan) -> Next | None:
         """The trial to train now; None: other trials have to end first, or, where `over`, all have ended.
-
-        A trial whose parameters cannot be composed comes back as failed.
 
         Args:
             total: of all processes.
@@ -94,12 +101,13 @@ class Search:
             trials = trials_of(self.optuna)
             for trial in trials:
                 if self._is_cut(trial):
-                    return self._take(trial)
+                    return Next(self._take(trial), "is resumed")
             number = promotable(trials, self.rungs, self.config.keep)
             if number is not None:
-                return self._take(trials[number])
+                return Next(self._take(trials[number]), "is promoted")
             if len(trials) < total:
-                return self._begin(trials, plan)
+                trial = self._begin(trials, plan)
+                return Next(trial, "begins" if trial.state == "running" else "cannot begin")
             self.over = all(trial.state != "running" for trial in trials)
             if self.over:
                 for trial in trials:

@@ -11,38 +11,33 @@ Jobs outlive a sweep that is killed; the next sweep in the same folder waits for
 
 import os
 import pickle
-import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from s9.sweeps.on_node import WARNING, OnNode
+from s9.sweeps.on_node import OnNode
 from s9.sweeps.remote import outcome_of
-from s9.sweeps.squeue import ENDED, cancel, jobs_of, longest_minutes
+from s9.sweeps.squeue import ENDED, cancel, jobs_of
+from s9.sweeps.submission import LONGEST_ARRAY, executor_of, signals_for_jobs
 from s9.sweeps.task import Outcome, Task
-from s9.system.errors import UserError, nearest
+from s9.system.errors import UserError
 from s9.system.files import write_whole
 from s9.tracking.folder import RunFolder
 
 LOOK_EVERY_S = 0.5  # for result files
 ASK_EVERY_S = 5.0  # SLURM, for all jobs at once
-SETTLES_S = 5.0  # a job has ended if SLURM still says so after this time: its result may arrive late over a network disk
-LONGEST_ARRAY = 1000  # SLURM's default limit
-FOREVER_MIN = 60 * 24 * 365
-ALIKE = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")  # keys with the same name in submitit
-OF_SLURM = ("partition", "qos", "account", "constraint")
-KEYS = (*ALIKE, *OF_SLURM, "additional_parameters", "setup", "signal_delay_s", "max_num_timeout", "array_parallelism")
+SETTLES_S = 5.0  # a job has ended where SLURM says so for this time: a network disk may show its result late
 HOW = {
     "CANCELLED": "was cancelled",
-    "NODE_FAIL": "lost its node",
     "OUT_OF_MEMORY": "ran out of memory; ask for more with hydra.launcher.mem_gb=",
-    "PREEMPTED": "was preempted",
     "TIMEOUT": "reached its time limit before it could save; a larger hydra.launcher.signal_delay_s= leaves more time",
 }
+# What SLURM took away and, by the cluster's rules, did not queue again: such a job is submitted anew.
+LOST = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED")
 
 
 @dataclass
@@ -73,33 +68,13 @@ class SlurmPool:
         settings: Mapping[str, Any],
         cluster: Literal["slurm", "local"] = "slurm",
     ) -> None:
-        for key in settings:
-            if key not in KEYS:
-                raise UserError(f"hydra.launcher.{key}: no such setting{nearest(key, KEYS)}")
         self.on_node = OnNode(run)
         self.folder, self.name, self.cluster = folder / ".submitit", f"s9-{folder.name}", cluster
         self.at_once = min(int(settings.get("array_parallelism") or LONGEST_ARRAY), LONGEST_ARRAY)
-        self.executor = self._executor(settings)
+        self.executor = executor_of(settings, self.folder, cluster, self.at_once)
         self.active: list[Entry] = []
         self.states: dict[str, str] | None = {}
-        self.asked_at, self.settles_s = float("-inf"), SETTLES_S
-
-    def _executor(self, settings: Mapping[str, Any]) -> Any:
-        own = {"timeout_min": FOREVER_MIN} | {key: settings[key] for key in ALIKE if settings.get(key) is not None}
-        try:
-            import submitit
-
-            most = {f"{self.cluster}_max_num_timeout": int(settings.get("max_num_timeout", 100))}
-            executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, **most)
-            if self.cluster == "slurm":
-                own["timeout_min"] = min(own["timeout_min"], longest_minutes(settings.get("partition")) or FOREVER_MIN)
-                own |= _of_slurm(settings, self.at_once)
-            executor.update_parameters(**own)
-        except ImportError:
-            raise UserError("hydra/launcher=submitit_slurm needs submitit: pip install 's9[slurm]'") from None
-        except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"hydra.launcher: {' '.join(str(error).split())}") from None
-        return executor
+        self.asked_at, self.settles_s, self.stopping = float("-inf"), SETTLES_S, False
 
     def room(self) -> int:
         return max(0, self.at_once - len(self.active))
@@ -108,18 +83,21 @@ class SlurmPool:
         """Raises UserError where SLURM refuses the jobs."""
         known = self._submitted_before(tasks)
         new = [task for task in tasks if task.folder not in known]
-        self.active += known.values()
-        if not new:
-            return
-        self.executor.update_parameters(name=self.name if len(new) > 1 else f"{self.name}-{new[0].folder.name}")
+        self.active += [*known.values(), *map(Entry, new, self._submit(new))]
+
+    def _submit(self, tasks: Sequence[Task]) -> list[Any]:
+        """One job a task; several are one job array."""
+        if not tasks:
+            return []
+        self.executor.update_parameters(name=self.name if len(tasks) > 1 else f"{self.name}-{tasks[0].folder.name}")
         try:
-            with _signals_for_jobs(self.cluster):
-                jobs = self.executor.map_array(self.on_node, new)
+            with signals_for_jobs(self.cluster):
+                jobs: list[Any] = self.executor.map_array(self.on_node, tasks)
         except (OSError, RuntimeError) as error:
             raise UserError(f"SLURM refuses the job: {' '.join(str(error).split())}") from None
-        for task, job in zip(new, jobs, strict=True):
-            self.active.append(Entry(task, job))
+        for task, job in zip(tasks, jobs, strict=True):
             write_whole(self._note(task), job.job_id.encode())
+        return jobs
 
     def _note(self, task: Task) -> Path:
         """Holds the number of the task's last job, for a sweep that takes over."""
@@ -177,6 +155,9 @@ class SlurmPool:
         entry.ended_at = entry.ended_at or time.monotonic()
         if time.monotonic() - entry.ended_at < self.settles_s and self.cluster == "slurm":
             return None
+        if state in LOST and not self.stopping:
+            (entry.job,), entry.ended_at = self._submit([entry.task]), None
+            return None
         if isinstance(result, Outcome):
             return result
         how = f"SLURM job {job_id} {HOW.get(state, f'ended as {state}')}; its log is {entry.job.paths.stdout}"
@@ -184,7 +165,7 @@ class SlurmPool:
 
     def stop(self, number: int, within_s: float) -> None:
         """As scancel does; SLURM itself ends what does not end in time."""
-        self.settles_s, self.asked_at = 0.0, float("-inf")
+        self.asked_at, self.settles_s, self.stopping = float("-inf"), 0.0, True
         ids = [entry.job.job_id for entry in self.active]
         if self.cluster == "slurm" and ids:
             cancel(ids)
@@ -202,26 +183,6 @@ class SlurmPool:
         """Leaves nothing running: a job's process ends with its task."""
 
 
-def _of_slurm(settings: Mapping[str, Any], at_once: int) -> dict[str, Any]:
-    """submitit's keys for SLURM alone."""
-    kept = {k: v for k, v in os.environ.items() if k == "PYTHONPATH" or k.startswith("S9_")}
-    own = {"SUBMITIT_PREEMPT_SIGNAL": WARNING}
-    # SLURM passes the folder and the environment on, unless a cluster forbids that.
-    setup = [f"cd {shlex.quote(str(Path.cwd()))}", *(f"export {k}={shlex.quote(v)}" for k, v in (kept | own).items())]
-    delay = int(settings.get("signal_delay_s") or 90)
-    more: dict[str, Any] = {
-        "setup": [*setup, *(settings.get("setup") or [])],
-        "additional_parameters": {"requeue": True, "signal": f"{WARNING}@{delay}"}
-        | dict(settings.get("additional_parameters") or {}),
-        "array_parallelism": at_once,
-        "stderr_to_stdout": True,
-    }
-    if settings.get("cpus_per_task"):  # since SLURM 22.05, srun does not take it from sbatch
-        more["srun_args"] = [f"--cpus-per-task={settings['cpus_per_task']}"]
-    more |= {key: settings[key] for key in OF_SLURM if settings.get(key)}
-    return {key if key == "stderr_to_stdout" else f"slurm_{key}": value for key, value in more.items()}
-
-
 def _result(job: Any) -> Outcome | str | None:
     """What the job's process has said of its end; text: the last line of a traceback."""
     try:
@@ -231,21 +192,3 @@ def _result(job: Any) -> Outcome | str | None:
     if kind == "success":
         return value if isinstance(value, Outcome) else None
     return f"{str(value).strip().splitlines()[-1]}; its log is {job.paths.stdout}"
-
-
-@contextmanager
-def _signals_for_jobs(cluster: str) -> Iterator[None]:
-    """Processes of this machine that start inside get the warning that a run knows, and not the terminal's Ctrl-C."""
-    if cluster == "slurm":
-        yield
-        return
-    variable = "SUBMITIT_PREEMPT_SIGNAL"
-    before, os.environ[variable] = os.environ.get(variable), WARNING
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # an ignored signal stays so in a new process
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        os.environ.pop(variable)
-        if before is not None:
-            os.environ[variable] = before

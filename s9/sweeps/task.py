@@ -49,7 +49,7 @@ class Pool(Protocol):
         """The tasks that have ended since the last call; returns at the first such task, or after `seconds`."""
 
     def stop(self, number: int, within_s: float) -> None:
-        """Passes the signal `number` on to every task, so that the runs save, and ends what is left after `within_s`."""
+        """Passes the signal `number` on to every task, so that its run saves; ends what is left after `within_s`."""
 
     def close(self) -> None:
         """Ends processes that have nothing to do."""

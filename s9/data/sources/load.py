@@ -8,7 +8,6 @@ from s9.data.sources.folder import load_folder
 from s9.data.sources.own import load_own
 from s9.system.errors import UserError
 
-
 _kept: list[tuple[DataConfig, int, ImageSet]] | None = None  # the last data set; None: nothing is kept
 
 
