@@ -52,6 +52,7 @@ LATE = {
     ("cli/plan.py", "digest_of"): "as above",
     ("cli/plan.py", "load_images"): "as above",
     ("cli/sweep.py", "estimate"): "as above, for sweep.dry_run alone",
+    ("cli/sweep.py", "like_seconds"): "as above, for a sweep that has jobs to run",
     ("cli/launchers.py", "torch"): "CUDA_VISIBLE_DEVICES may answer how many GPUs there are",
     ("cli/launchers.py", "run_task"): "imports torch and all packages, for a sweep that has jobs to run",
     ("cli/launchers.py", "work"): "as above",

@@ -1,7 +1,6 @@
 """The jobs of a sweep are composed together, which is quick: each has the configuration that it would have alone."""
 
 import itertools
-import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -199,7 +198,7 @@ def images_in(folder: Path, offset: int) -> None:
 def test_images_count_by_what_they_are_and_not_by_where_they_lie(tmp_path: Path) -> None:
     for name, offset in (("one", 0), ("other", 40)):
         images_in(tmp_path / name, offset)
-    os.symlink(tmp_path / "one", tmp_path / "link")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
     folders = ",".join(str(tmp_path / name) for name in ("one", "other", "link"))
     plan = plan_of(Asked(["data=folder", "data.val_size=2", f"data.root={folders}"]))
     assert [Path(job.values["data.root"]).name for job in plan.jobs] == ["one", "other"]

@@ -2,8 +2,6 @@
 
 import json
 import os
-import platform
-import re
 import shutil
 import signal
 import sys
@@ -400,5 +398,5 @@ def test_a_run_that_another_process_trains_is_refused(outputs: Path) -> None:
     folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
     with folder.claim():
         Status(folder, {})
-        with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()} on {re.escape(platform.node())}\)"):
+        with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()}\b"):
             train.main(["resume=outputs/a"])

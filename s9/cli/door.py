@@ -30,7 +30,7 @@ def open_door(main: Callable[[list[str]], int | None], usage: str | Callable[[],
             code = 0
         else:
             code = main(arguments) or 0
-        sys.stdout.flush()
+        print(end="", flush=True)  # also where the process was started without a stdout
     except UserError as error:
         say_error(error)
         code = 2

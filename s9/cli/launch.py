@@ -116,6 +116,8 @@ def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
 
     if any(o.lower() == "hydra.mode=multirun" for o in flags.overrides):
         raise UserError("hydra.mode=MULTIRUN: -m starts a sweep")
+    if flags.experimental_rerun:
+        raise UserError("--experimental-rerun: not supported; a run's status.json holds the command that repeats it")
     prepare_hydra()
     words = sys.argv[1:]
     sys.argv[1:] = [*flags.overrides, *words[: len(words) - len(flags.overrides)]]  # --info would take what follows
@@ -125,11 +127,11 @@ def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if began:  # not Hydra's
             raise
-        raise UserError(_of_hydra(error, asked_of(flags))) from None
+        raise UserError(_in_one_line(error, asked_of(flags))) from None
     return max(codes, default=0)
 
 
-def _of_hydra(error: Exception, asked: Asked) -> str:
+def _in_one_line(error: Exception, asked: Asked) -> str:
     """What Hydra has met before the job, in one line. logging.config wraps the cause in a ValueError."""
     if is_missing(error, asked.config_name):
         return missing(asked)

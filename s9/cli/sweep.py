@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,13 +12,14 @@ from s9.cli.launchers import pool_of
 from s9.cli.plan import COMMAND, Plan, plan_of
 from s9.config.components import allow_words
 from s9.sweeps.drive import Drive
-from s9.sweeps.jobs import Job
+from s9.sweeps.jobs import SWEEPS, Job
 from s9.sweeps.screen import Screen, minutes
 from s9.sweeps.table import Row, show, warn_mixed
 from s9.sweeps.task import Pool
 from s9.system.interrupt import Interrupted, Interrupts
 
 ORDER = ("cut", "paused", "missing", "failed", "running")  # in which jobs are started
+OUTPUTS = SWEEPS.parent
 SAVES_S = 0.5  # of the time until the process must have ended, what is kept for the table and the last line
 
 
@@ -46,7 +46,7 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     if to_run:
         pool = pool_for(plan, to_run)
         slots = min(pool.room(), len(to_run))
-        estimate = known_seconds(rows.values())
+        estimate = known_seconds(rows.values()) or like_runs(to_run[0])
         say(f"{plan.folder.path}: {counted(rows.values(), plan)}{about(estimate, len(to_run), slots)}")
         screen = Screen(len(plan.jobs), len(plan.jobs) - len(to_run), slots, estimate)
         stopped = drive(plan, to_run, screen, pool=pool, interrupts=interrupts)
@@ -112,6 +112,14 @@ def known_seconds(rows: Sequence[Row]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def like_runs(job: Job) -> float | None:
+    """The mean time of runs like this job, of other sweeps and alone."""
+    from s9.runs.estimate import like_seconds  # here: imports torch
+
+    like = like_seconds(job.config, OUTPUTS)
+    return sum(like) / len(like) if like else None
+
+
 def about(each: float | None, jobs: int, slots: int) -> str:
     return "" if each is None else f", about {minutes(each * jobs / max(1, slots))}"
 
@@ -136,14 +144,11 @@ def table(plan: Plan) -> int:
 def dry_run(plan: Plan, rows: list[Row], to_run: list[Job]) -> int:
     """Shows every job, what is done, and how long the rest would take; starts nothing and writes nothing."""
     show(plan.keys, rows, Console(highlight=False))
-    each = known_seconds(rows)
-    how = "from the jobs that are done"
+    each, how = known_seconds(rows), "from the jobs that are done"
     if each is None and to_run:
         from s9.runs.estimate import estimate  # here: imports torch
 
-        began = time.monotonic()
-        each, how = estimate(to_run[0].config), "from a few steps"
-        how += f" that took {minutes(time.monotonic() - began)}"
+        each, how = estimate(to_run[0].config, OUTPUTS)
     more = about(each, len(to_run), min(pool_for(plan, plan.jobs).room(), max(1, len(to_run))))
     say(f"{plan.folder.path}: {counted(rows, plan)}{more}{f' ({how})' if more else ''}; nothing was started")
     return 0

@@ -32,14 +32,12 @@ def train(
     resumed: bool = False,
     until_epoch: int | None = None,
 ) -> dict[str, Any]:
-    """Trains `config` and writes the run to the folder `path`, whose status.json says how the run goes.
+    """Trains `config`, writes the run to the folder `path` and returns its summary; status.json says how the run goes.
 
     Args:
         group: the sweep that the run is a job of. command: the one that repeats the run.
         resumed: begin at the newest whole checkpoint in the folder, or at the start if there is none.
         until_epoch: the run pauses when this epoch has ended and is saved, unless the epoch is the last.
-
-    Returns: the run's summary.
 
     Raises:
         UserError: the machine or the data cannot do what was asked; raised before the first step.
@@ -58,14 +56,11 @@ def train(
         interrupts.stop_if_received()
         if not resumed or not folder.checkpoints.exists():  # it may have been killed before it wrote its identity
             folder.write_identity(identity_of(config))
+        more = {"status": status, "interrupts": interrupts, "resumed": resumed, "until_epoch": until_epoch}
         with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
-            started = {"status": status, "interrupts": interrupts, "resumed": resumed, "until_epoch": until_epoch}
-            return Run(config=config, folder=folder, ranks=ranks, **started).whole()
-    except Paused:
-        status.end("paused")
-        raise
-    except Interrupted as stop:
-        status.end("interrupted", reason=str(stop))
+            return Run(config=config, folder=folder, ranks=ranks, **more).whole()
+    except (Paused, Interrupted) as stop:
+        status.end("paused") if isinstance(stop, Paused) else status.end("interrupted", reason=str(stop))
         raise
     except Exception as error:
         if interrupts.received is not None:  # an error after a signal is taken as its consequence

@@ -44,9 +44,10 @@ class SweepFolder:
         return self.path.name
 
     def run(self, job: str) -> RunFolder:
-        """The job's folder: here, or where a sweep beside this one has finished the same job."""
+        """The job's folder: here, or where another sweep of outputs/sweeps has finished the same job."""
         here = RunFolder(self.path / job)
-        if not here.read_status():  # an empty folder may have been made for a job that was never started
+        beside = self.path.parent.resolve() == SWEEPS.resolve()
+        if beside and not here.read_status():  # an empty folder may have been made for a job that was never started
             for other in map(RunFolder, sorted(self.path.parent.glob(f"*/{job}"))):
                 if other.is_done():
                     return other
@@ -133,7 +134,7 @@ def standing(folder: RunFolder) -> str:
         return str(state)
     if state == "running":
         dead = status.get("host") == platform.node() and folder.is_free()
-        return "cut" if dead or not (folder.lease.exists() or folder.lock.exists()) else "running"
+        return "cut" if dead or not folder.lease.exists() else "running"  # the other lock's file stays when it is free
     return "cut" if state == "interrupted" or folder.config.exists() else "missing"
 
 

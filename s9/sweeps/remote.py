@@ -8,7 +8,7 @@ INTERRUPTED = 143  # the exit code of a process that SIGTERM ends
 
 
 def outcome_of(folder: RunFolder, how: str, *, failed: bool = False) -> Outcome:
-    """Done or failed where status.json says so; else interrupted, or failed if `failed`.
+    """Done, failed or interrupted where status.json says so; else interrupted, or failed if `failed`.
 
     Args:
         how: how the process ended, a part of the reason.
@@ -19,7 +19,7 @@ def outcome_of(folder: RunFolder, how: str, *, failed: bool = False) -> Outcome:
         return Outcome("done", value=val_accuracy(folder))
     if status.get("state") == "failed":
         return Outcome("failed", str(status.get("reason", how)), exit_code=1)
-    if failed:
+    if failed and status.get("state") != "interrupted":
         return Outcome("failed", how, exit_code=1)
     return Outcome("interrupted", how, exit_code=INTERRUPTED)
 

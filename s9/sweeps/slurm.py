@@ -191,4 +191,4 @@ def _result(job: Any) -> Outcome | str | None:
         return None
     if kind == "success":
         return value if isinstance(value, Outcome) else None
-    return f"{str(value).strip().splitlines()[-1]}; its log is {job.paths.stdout}"
+    return f"{str(value).strip().splitlines()[-1].rstrip('.')}; its log is {job.paths.stdout}"

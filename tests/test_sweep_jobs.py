@@ -1,0 +1,310 @@
+"""A sweep's folder: how each job stands, read from the files of its run whatever has happened to them."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s9.sweeps.jobs import Job, SweepFolder, record, standing
+from s9.sweeps.task import Outcome
+from s9.system.errors import UserError
+from s9.tracking.folder import RunFolder
+from s9.tracking.status import Status
+from tests.conftest import composed
+
+HERE = {"host": platform.node(), "pid": os.getpid()}
+SUMMARY = {
+    "val": {"accuracy": 0.9, "loss": 0.3},
+    "test": {"accuracy": 0.125, "loss": 0.625},
+    "machine": {
+        "device": "cpu",
+        "processor": "A Processor",
+        "precision": "float32",
+        "versions": {"torch": "2.9", "torchvision": "0.24", "numpy": "2.3"},
+    },
+}
+Make = Callable[..., RunFolder]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(tmp_path / "sweeps" / "mine")
+
+
+@pytest.fixture
+def make(sweep: SweepFolder) -> Make:
+    """A run's folder as a job has left it: with this status, and with a configuration."""
+
+    def made(job: str, *, sweep: SweepFolder = sweep, config: bool = True, **status: Any) -> RunFolder:
+        folder = RunFolder(sweep.path / job)
+        folder.path.mkdir(parents=True)
+        if config:
+            folder.config.write_text("seed: 0\n")
+        if status:
+            folder.status.write_text(json.dumps(status))
+        if status.get("state") == "done":
+            folder.summary.write_text(json.dumps(SUMMARY))
+        return folder
+
+    return made
+
+
+def job(digest: str, **values: str) -> Job:
+    return Job(digest, values, composed("data=digits"), f"python -m s9.train {digest}")
+
+
+def noted(sweep: SweepFolder, *jobs: Job, keys: tuple[str, ...] = ("seed",)) -> None:
+    sweep.note(["-m", "seed=0,1"], keys, jobs)
+
+
+# --- how a job stands
+
+
+def test_a_job_without_a_folder_is_missing(sweep: SweepFolder) -> None:
+    assert standing(sweep.run("a")) == "missing"
+
+
+def test_a_job_whose_folder_holds_nothing_of_a_run_is_missing(make: Make) -> None:
+    assert standing(make("a", config=False)) == "missing"
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "paused"])
+def test_a_job_that_has_ended_stands_as_it_says(make: Make, state: str) -> None:
+    assert standing(make("a", state=state)) == state
+
+
+def test_a_job_that_was_interrupted_is_cut(make: Make) -> None:
+    assert standing(make("a", state="interrupted")) == "cut"
+
+
+def test_a_job_that_another_process_trains_is_running(make: Make) -> None:
+    folder = make("a", state="running", **HERE)
+    with folder.claim():
+        assert standing(folder) == "running"
+
+
+def test_a_job_whose_process_has_died_is_cut(make: Make) -> None:
+    assert standing(make("a", state="running", **HERE)) == "cut"
+
+
+def test_a_job_whose_process_was_killed_is_cut(make: Make) -> None:
+    folder = make("a", state="running", **HERE)
+    code = f"""
+import os, signal
+from pathlib import Path
+from s9.tracking.folder import RunFolder
+lock = RunFolder(Path({str(folder.path)!r})).claim()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False)
+    assert folder.lease.exists() and standing(folder) == "cut"
+
+
+def test_a_job_of_another_machine_is_running_while_its_lease_is_there(make: Make) -> None:
+    folder = make("a", state="running", host="another-machine", pid=1)
+    folder.lease.write_text("anything")
+    assert standing(folder) == "running"
+
+
+def test_a_job_of_another_machine_whose_lease_somebody_has_taken_over_is_cut(make: Make) -> None:
+    folder = make("a", state="running", host="another-machine", pid=1)
+    folder.lock.touch()  # stays when the lock is released
+    assert standing(folder) == "cut"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"state": 5}', "null"])
+def test_a_job_whose_status_cannot_be_read_is_cut(make: Make, content: str) -> None:
+    folder = make("a")
+    folder.status.write_text(content)
+    assert standing(folder) == "cut"
+
+
+def test_looking_leaves_nothing_in_the_folder_of_a_job_that_has_ended(make: Make) -> None:
+    folder = make("a", state="done")
+    before = sorted(folder.path.iterdir())
+    standing(folder)
+    assert sorted(folder.path.iterdir()) == before
+
+
+# --- where a job's folder is
+
+
+def test_a_done_job_is_found_in_a_sweep_beside(sweep: SweepFolder, make: Make) -> None:
+    other = SweepFolder(sweep.path.parent / "other")
+    folder = make("a", sweep=other, state="done")
+    assert sweep.run("a").path == folder.path
+
+
+def test_a_done_job_beside_is_found_although_its_own_folder_was_made_and_never_used(
+    sweep: SweepFolder, make: Make
+) -> None:
+    folder = make("a", sweep=SweepFolder(sweep.path.parent / "other"), state="done")
+    make("a", config=False)
+    assert sweep.run("a").path == folder.path
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "running"])
+def test_a_job_beside_that_is_not_done_is_not_used(sweep: SweepFolder, make: Make, state: str) -> None:
+    make("a", sweep=SweepFolder(sweep.path.parent / "other"), state=state)
+    assert sweep.run("a").path == sweep.path / "a"
+
+
+def test_its_own_folder_comes_before_one_beside(sweep: SweepFolder, make: Make) -> None:
+    make("a", sweep=SweepFolder(sweep.path.parent / "another"), state="done")
+    own = make("a", state="interrupted")
+    assert sweep.run("a").path == own.path
+
+
+# --- what the sweep itself stores
+
+
+def test_every_job_that_was_ever_asked_for_is_kept(sweep: SweepFolder) -> None:
+    noted(sweep, job("a", seed="0"))
+    noted(sweep, job("b", lr="0.1"), keys=("lr",))
+    keys, rows = sweep.rows()
+    assert keys == ["seed", "lr"]
+    assert [(row.job, row.values) for row in rows] == [("a", {"seed": "0"}), ("b", {"lr": "0.1"})]
+
+
+def test_the_last_command_is_kept(sweep: SweepFolder) -> None:
+    noted(sweep, job("a"))
+    sweep.note(["-m", "seed=5"], (), [job("a")])
+    assert sweep.read()["arguments"] == ["-m", "seed=5"]
+
+
+def test_sweeps_that_begin_together_lose_no_job(sweep: SweepFolder) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: noted(SweepFolder(sweep.path), job(str(number), seed=str(number))), range(40)))
+    assert {row.job for row in sweep.rows()[1]} == {str(number) for number in range(40)}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_a_damaged_record_is_written_anew(sweep: SweepFolder, content: str) -> None:
+    sweep.path.mkdir(parents=True)
+    sweep.asked.write_text(content)
+    noted(sweep, job("a", seed="0"))
+    assert [row.job for row in sweep.rows()[1]] == ["a"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"choose with hydra\.sweep\.dir="):
+        noted(SweepFolder(tmp_path / "file" / "mine"), job("a"))
+
+
+# --- the table
+
+
+def test_a_done_job_has_its_scores_on_val_and_where_they_come_from(sweep: SweepFolder, make: Make) -> None:
+    make("a", state="done", minutes=1.5, commit="0123456789abcdef", dirty=True)
+    row = sweep.row("a", {"seed": "0"})
+    assert (row.state, row.accuracy, row.loss, row.minutes, row.commit) == ("done", 0.9, 0.3, 1.5, "012345678+")
+    assert (row.processor, row.precision) == ("A Processor", "float32")
+    assert row.versions == "torch 2.9, torchvision 0.24, numpy 2.3"
+
+
+def test_a_failed_job_has_its_reason_and_the_file_of_its_traceback(sweep: SweepFolder, make: Make) -> None:
+    folder = make("a", state="failed", reason="the loss is nan")
+    folder.traceback.write_text("Traceback")
+    row = sweep.row("a", {})
+    assert (row.reason, row.traceback) == ("the loss is nan", str(folder.traceback))
+
+
+def test_a_failed_job_without_a_traceback_names_none(sweep: SweepFolder, make: Make) -> None:
+    make("a", state="failed", reason="data.val_size=5: must be 0")
+    assert sweep.row("a", {}).traceback == ""
+
+
+def test_a_killed_job_says_that_it_was_killed(sweep: SweepFolder, make: Make) -> None:
+    make("a", state="running", **HERE)
+    assert (sweep.row("a", {}).state, sweep.row("a", {}).reason) == ("cut", "killed")
+
+
+def test_a_damaged_summary_of_a_done_job_leaves_its_scores_out(sweep: SweepFolder, make: Make) -> None:
+    make("a", state="done").summary.write_text("{")
+    row = sweep.row("a", {})
+    assert (row.state, row.accuracy) == ("done", None)
+
+
+def test_the_summary_is_written_from_the_files_of_the_runs(sweep: SweepFolder, make: Make) -> None:
+    noted(sweep, job("a", seed="0"), job("b", seed="1"), job("c", seed="2"))
+    make("a", state="done", minutes=1.0)
+    failed = make("b", state="failed", reason="the loss is nan")
+    sweep.write_summary()
+    stood = {line["job"]: line["status"] for line in sweep.read_summary()}
+    assert stood == {"a": "done", "b": "failed", "c": "missing"}
+    failed.status.write_text('{"state": "done"}')
+    failed.summary.write_text(json.dumps(SUMMARY))
+    sweep.write_summary()
+    assert {line["job"]: line["status"] for line in sweep.read_summary()}["b"] == "done"
+
+
+def test_a_summary_that_somebody_has_damaged_is_whole_again(sweep: SweepFolder, make: Make) -> None:
+    noted(sweep, job("a", seed="0"))
+    make("a", state="done")
+    sweep.summary.write_bytes(b"\x00\xff")
+    sweep.write_summary()
+    assert [line["job"] for line in sweep.read_summary()] == ["a"]
+
+
+def test_summaries_that_are_written_together_are_whole(sweep: SweepFolder, make: Make) -> None:
+    noted(sweep, *(job(str(number), seed=str(number)) for number in range(5)))
+    make("0", state="done")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: SweepFolder(sweep.path).write_summary(), range(20)))
+    with sweep.summary.open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 5
+
+
+def test_the_summary_never_has_test(sweep: SweepFolder, make: Make) -> None:
+    noted(sweep, job("a", seed="0"))
+    make("a", state="done")
+    sweep.write_summary()
+    text = sweep.summary.read_text()
+    assert "test" not in text.partition("\n")[0] and "0.125" not in text and "0.625" not in text
+
+
+# --- how a job ended whose process could not say so
+
+
+def test_a_killed_job_gets_its_reason(make: Make) -> None:
+    folder = make("a", state="running", starts=1, **HERE)
+    record(folder, Outcome("interrupted", "killed by SIGKILL"))
+    said = folder.read_status()
+    assert (said["state"], said["reason"], said["starts"]) == ("interrupted", "killed by SIGKILL", 1)
+
+
+def test_a_job_that_never_began_gets_its_reason(sweep: SweepFolder) -> None:
+    folder = RunFolder(sweep.path / "a")
+    record(folder, Outcome("failed", "ended its process with exit code 0"))
+    assert standing(folder) == "failed"
+
+
+@pytest.mark.parametrize("state", ["done", "failed", "interrupted", "paused"])
+def test_what_a_run_has_said_of_its_end_stays(make: Make, state: str) -> None:
+    folder = make("a", state=state, reason="its own")
+    record(folder, Outcome("failed", "another"))
+    assert folder.read_status() == {"state": state, "reason": "its own"}
+
+
+def test_a_run_that_another_process_trains_is_left_alone(make: Make) -> None:
+    folder = make("a", state="running", **HERE)
+    with folder.claim():
+        Status(folder, {})
+        record(folder, Outcome("interrupted", "killed by SIGKILL"))
+        assert folder.read_status()["state"] == "running"
+
+
+@pytest.mark.parametrize("state", ["done", "paused", "taken"])
+def test_an_end_that_a_run_has_to_say_itself_is_not_said_for_it(make: Make, state: str) -> None:
+    folder = make("a", state="running", **HERE)
+    record(folder, Outcome(state))
+    assert folder.read_status()["state"] == "running"
