@@ -58,7 +58,9 @@ class SweepSoak:
         folder = self.work / "untouched"
         began = time.monotonic()
         if code := self.start(folder).wait(LONGEST_S):
-            raise RuntimeError(f"the untouched sweep ended with {code}: {(self.work / 'output.txt').read_text()[-2000:]}")
+            raise RuntimeError(
+                f"the untouched sweep ended with {code}: {(self.work / 'output.txt').read_text()[-2000:]}"
+            )
         self.expected = time.monotonic() - began
         jobs = [row["job"] for row in read_summary(folder / "summary.csv")]
         say(f"untouched sweep: {len(jobs)} jobs, {self.expected:.0f} s")
@@ -68,7 +70,9 @@ class SweepSoak:
             done = self.soak.start(self.work, (*command[3:], f"hydra.run.dir={self.reference[job]}"))
             if code := done.wait(LONGEST_S):
                 raise RuntimeError(f"{' '.join(command)} ended with {code}")
-        say(f"each of the {len(jobs)} jobs alone: {sum(map(self.same_as_untouched, jobs))} the same bytes as in the sweep")
+        say(
+            f"each of the {len(jobs)} jobs alone: {sum(map(self.same_as_untouched, jobs))} the same bytes as in the sweep"
+        )
 
     def same_as_untouched(self, job: str) -> bool:
         return not differences(self.work / "untouched" / job, self.reference[job])
@@ -102,7 +106,9 @@ class SweepSoak:
             who = "sweep"
             process.kill()
         swept.kills += 1
-        say(f"{swept.folder.name}: kill of a {who} after {after:.0f} s; {self.stand(swept)}; {len(self.victims)} to come")
+        say(
+            f"{swept.folder.name}: kill of a {who} after {after:.0f} s; {self.stand(swept)}; {len(self.victims)} to come"
+        )
         code = process.wait(LONGEST_S)
         return code if who == "worker" else None
 
@@ -157,7 +163,11 @@ def main(kills: int, workers: int, seed: int, arguments: tuple[str, ...]) -> int
 
 
 if __name__ == "__main__":
-    own = {a.partition("=")[0]: a.partition("=")[2] for a in sys.argv[1:] if a.startswith(("kills=", "workers=", "chance="))}
+    own = {
+        a.partition("=")[0]: a.partition("=")[2]
+        for a in sys.argv[1:]
+        if a.startswith(("kills=", "workers=", "chance="))
+    }
     others = tuple(a for a in sys.argv[1:] if not a.startswith(("kills=", "workers=", "chance=")))
 
     sys.exit(main(int(own.get("kills", 20)), int(own.get("workers", 6)), int(own.get("chance", 0)), others or SWEEP))

@@ -173,7 +173,13 @@ def test_hydras_flags_answer(s9: Run, flag: list[str]) -> None:
 @pytest.mark.parametrize(
     "typed",
     [
-        *(["hydra.verbose=true"], ["hydra.output_subdir=hydra"], ["hydra.job.name=mine"], ["hydra/job_logging=none"]),
+        *(
+            ["hydra.verbose=true"],
+            ["hydra.output_subdir=hydra"],
+            ["hydra.job.name=mine"],
+            ["hydra/job_logging=none"],
+            ["hydra/job_logging=disabled"],
+        ),
         *(["hydra/hydra_logging=disabled"], ["hydra/job_logging=stdout"], ["hydra.run.dir=run-${seed}-${model.name}"]),
     ],
     ids=" ".join,

@@ -169,12 +169,6 @@ def test_a_value_that_computes_nothing_else_is_said_and_makes_no_job() -> None:
     assert {line.partition(":")[0] for line in plan.said} == without and len(plan.said) == 2
 
 
-def test_a_swept_rate_that_leaves_the_other_rate_alone_is_said_once() -> None:
-    muon = [argument for argument in SHORT if not argument.startswith("optimizer")]
-    said = plan_of(Asked([*muon, "optimizer=muon", "optimizer.lr=0.1,0.2", "seed=0,1"])).said
-    assert len(said) == 1 and said[0].startswith("optimizer.lr is swept and optimizer.other_lr=")
-
-
 def test_300_done_jobs_are_found_without_composing_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

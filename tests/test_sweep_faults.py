@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.doors import SHORT, Done, Started, command, left, metrics, nobody_left, run, started, status, until
+from tests.doors import SHORT, Done, Started, command, left, metrics, nobody_left, run, shell, started, status, until
 from tests.processes import content, differing
 from tests.sweeps import (
     EPOCHS,
@@ -47,11 +47,12 @@ class Faulty(torch.optim.SGD):
             sys.exit(0)
         return super().step(closure)
 """
-OF_OWN = ["optimizer=faulty", "allow=faulty"]
 CELLS = (
     "sweep.cells=[{optimizer.how: raise}, {optimizer.how: exit}, {optimizer.how: fine, optimizer.lr: 1e30}, "
     "{optimizer.how: fine, optimizer.lr: 0.02}]"
 )
+OF_OWN = ["-m", "--config-dir", "conf", *(argument for argument in SHORT if not argument.startswith("optimizer"))]
+OF_OWN += ["optimizer=faulty", "allow=faulty", CELLS]
 
 
 def end_now(door: Started, number: int) -> None:
@@ -173,7 +174,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (cwd / "faulty.py").write_text(FAULTY)
     (cwd / "conf" / "optimizer").mkdir(parents=True)
     (cwd / "conf" / "optimizer" / "faulty.yaml").write_text("_target_: faulty.Faulty\nlr: 0.02\nhow: fine\n")
-    done = of_own(cwd, *OF_OWN, CELLS)
+    done = of_own(cwd, *OF_OWN)
     assert done.returncode == 1
     (cwd / "out.txt").write_text(done.stdout)
     return cwd
@@ -186,8 +187,9 @@ def copied(failed: Path, tmp_path: Path) -> Path:
 
 
 def of_own(cwd: Path, *arguments: str) -> Done:
-    plain = [argument for argument in SHORT if not argument.startswith("optimizer")]
-    return sweep(cwd, "--config-dir", "conf", *plain, *arguments, PYTHONPATH=f"{cwd}{os.pathsep}{ROOT}")
+    """`python -m s9.train ...` as a new python, which finds the package in `cwd`."""
+    with started(cwd, shell("train", *arguments), PYTHONPATH=f"{cwd}{os.pathsep}{ROOT}") as door:
+        return door.end()
 
 
 def test_jobs_that_fail_or_exit_fail_alone_with_their_reasons(failed: Path) -> None:
@@ -210,7 +212,7 @@ def test_a_failed_job_shows_its_reason_and_the_file_of_its_traceback(failed: Pat
 
 def test_failed_jobs_are_not_run_again_unasked(copied: Path) -> None:
     before = starts(folder_of(copied))
-    done = of_own(copied, *OF_OWN, CELLS)
+    done = of_own(copied, *OF_OWN)
     assert (done.returncode, starts(folder_of(copied))) == (1, before)
     assert "4 jobs: 1 done, 3 failed (sweep.retry=failed runs them again)" in done.stdout
 
@@ -219,7 +221,7 @@ def test_a_resumed_sweep_runs_failed_jobs_again_with_retry(copied: Path) -> None
     (copied / "faulty.py").write_text(FAULTY.replace("raise RuntimeError", "RuntimeError"))  # the fault is mended
     more = ["allow=faulty", "sweep.retry=failed"]
     place = f"resume={folder_of(copied).relative_to(copied)}"
-    done = run(copied, "train", place, *more, PYTHONPATH=f"{copied}{os.pathsep}{ROOT}")
+    done = of_own(copied, place, *more)
     assert "4 jobs: 1 done, 3 to run again" in done.stdout, done.stderr
     assert done.returncode == 1
     assert [row["status"] for row in rows(folder_of(copied))] == ["done", "failed", "failed", "done"]

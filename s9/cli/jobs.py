@@ -82,7 +82,7 @@ class Composer:
         own = [a for a in combination.arguments if self._own(a, combination)]
         base = self.base(tuple(a for a in combination.arguments if a not in own))
         config = None
-        if base is not None and not self.overlap(combination.arguments):
+        if base is not None and not self.overlap(combination.arguments) and not any(map(_refers, own)):
             try:
                 for argument in own:
                     self.check_form(argument)
@@ -148,6 +148,11 @@ class Composer:
         if argument not in self.forms:
             check_form(argument, self.options)
             self.forms.add(argument)
+
+
+def _refers(argument: str) -> bool:
+    """Whether the argument's value is that of another key, which the same job may change."""
+    return "${" in argument.replace("\\", "")
 
 
 def _key(argument: str) -> str:

@@ -43,6 +43,8 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
     asked = asked_of(flags)
     others = ("hydra_help", "shell_completion", "info", "cfg", "config_path")
     found = [f"--{name.replace('_', '-')}" for name in others if getattr(flags, name)]
+    if flags.run and flags.multirun:
+        raise UserError("-m and --run: a sweep or one run; leave out one of them")
     if found and flags.multirun:
         raise UserError(f"{found[0]}: is for one configuration; leave out -m and give each key one value")
     if found:

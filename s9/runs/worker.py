@@ -16,6 +16,7 @@ from s9.runs.job import done, job
 from s9.sweeps.task import Outcome, Task
 from s9.system.errors import UserError
 from s9.system.interrupt import EXIT_WITHIN_S, SIGNALS, leave
+from s9.system.output import keep_output_from_failing
 from s9.tracking.folder import RunFolder
 from s9.tracking.run_log import logged_to
 
@@ -55,6 +56,7 @@ def work(connection: Connection, screen: Path) -> None:
     for stream in (1, 2):
         os.dup2(to, stream)
     os.close(to)
+    keep_output_from_failing()  # the disk may be full
     keep_images()
     tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
