@@ -33,8 +33,9 @@ test: $(STAMP) ## the tests that a person waits for: five minutes at most on two
 test-slow: $(STAMP) ## the other tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
-soak: $(STAMP) ## kill runs at 60 random instants, resume them, compare: four minutes, fifteen at most
+soak: $(STAMP) ## kill runs at 60 random instants and sweeps at 20, resume them, compare: half an hour at most
 	$(RUN) tests/soak.py $(ARGS)
+	$(RUN) -m tests.soak_sweep
 
 lint: $(STAMP) ## format check, lint, types
 	$(RUN) -m ruff format --check .

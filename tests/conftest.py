@@ -7,7 +7,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from s9.cli.compose import compose_config
 from s9.config.schema import Config
+from s9.tracking.folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,6 +98,16 @@ def _composed(overrides: tuple[str, ...]) -> Config:
 def composed(*overrides: str) -> Config:
     """A copy of what compose_config makes of these, which takes a third of a second, once."""
     return copy.deepcopy(_composed(overrides))
+
+
+@contextmanager
+def claimed(folder: RunFolder) -> Iterator[None]:
+    """Inside the `with` block, the run is locked as by another process that trains it."""
+    lock = folder.claim()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @pytest.fixture

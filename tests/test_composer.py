@@ -160,7 +160,7 @@ SAME = {
     "which of several GPUs": (["trainer.device=cuda:0"], ["trainer.device=cuda:1"]),
     "what belongs to the sweep": (["sweep.max_failures=1"], ["sweep.name=mine", "hydra.sweep.dir=here"]),
 }
-OTHER = ["seed=1", "optimizer.lr=0.3", "model=dilated", "trainer.device=cuda", "trainer.precision=bfloat16"]
+OTHER = ["seed=1", "optimizer.lr=0.7", "model=dilated", "trainer.device=cuda", "trainer.precision=bfloat16"]
 OTHER += ["data.val_seed=2", "trainer.threads=1", "aug=full", "~aug.transforms.flip", "+optimizer.foreach=true"]
 
 

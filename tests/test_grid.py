@@ -76,8 +76,8 @@ def test_the_keys_are_those_that_are_swept_in_the_order_of_the_arguments() -> No
     assert grid("b=1,2", "fixed=0", "a=1,2").keys == ("b", "a")
 
 
-def test_a_job_names_its_values_as_they_were_written() -> None:
-    assert grid("lr=1e-1,0.10").combinations[0].swept == {"lr": "1e-1"}
+def test_a_job_names_its_values_as_a_person_writes_them() -> None:
+    assert [c.swept["a"] for c in grid("a=1e-1,'1e-1',true,x").combinations] == ["0.1", "'1e-1'", "true", "x"]
 
 
 def test_of_two_arguments_for_one_key_the_last_counts() -> None:

@@ -53,7 +53,7 @@ def hold(tmp_path: Path) -> Iterator[Hold]:
     yield start
     for process in processes:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 @pytest.fixture

@@ -152,7 +152,9 @@ def test_a_rate_that_leaves_the_rest_of_the_network_alone_is_said_once() -> None
     assert [line for line in lines if "optimizer.other_lr" in line] == lines and len(lines) == 1
 
 
-def test_the_values_of_a_sweeper_in_a_file_count_too() -> None:
-    found = plan("+hydra.sweeper.params={seed: '3,4', optimizer.lr: 'choice(0.1,0.2)'}", "seed=5")
+def test_the_values_of_a_sweeper_in_a_file_count_too(own: Path) -> None:
+    swept = "# @package _global_\nhydra: {sweeper: {params: {seed: '3,4', optimizer.lr: 'choice(0.1,0.2)'}}}\n"
+    (own / "experiment" / "swept.yaml").write_text(swept)
+    found = plan("experiment=swept", "seed=5", config_dir=own)
     assert found.keys == ("seed", "optimizer.lr")
     assert [(job.config.seed, job.config.optimizer["lr"]) for job in found.jobs] == [(5, 0.1), (5, 0.2)]

@@ -17,7 +17,7 @@ from s9.runs.prepare import identity_of
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
 from s9.tracking.status import Status
-from tests.conftest import composed
+from tests.conftest import claimed, composed
 from tests.processes import (
     QUICK,
     WORKERS,
@@ -285,7 +285,7 @@ def test_auto_leaves_out_another_configuration_and_says_how_the_nearest_differs(
 def test_auto_leaves_out_what_another_process_trains(outputs: Path) -> None:
     older = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
     newer = unfinished(outputs / "b", "2026-01-02T00:00:00Z")
-    with newer.claim():
+    with claimed(newer):
         assert found() == older.path
 
 
@@ -348,7 +348,7 @@ def test_auto_resumes_where_a_status_has_values_of_other_kinds(outputs: Path, da
 
 
 def test_auto_says_that_the_run_is_being_trained(outputs: Path) -> None:
-    with unfinished(outputs / "a", "2026-01-01T00:00:00Z").claim():
+    with claimed(unfinished(outputs / "a", "2026-01-01T00:00:00Z")):
         (line,) = said()
     assert line.startswith("outputs/a is being trained")
 
@@ -396,7 +396,7 @@ def test_a_damaged_configuration_is_refused_in_one_line(outputs: Path, half: str
 
 def test_a_run_that_another_process_trains_is_refused(outputs: Path) -> None:
     folder = unfinished(outputs / "a", "2026-01-01T00:00:00Z")
-    with folder.claim():
+    with claimed(folder):
         Status(folder, {})
         with pytest.raises(UserError, match=rf"another process \(pid {os.getpid()}\b"):
             train.main(["resume=outputs/a"])

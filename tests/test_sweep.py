@@ -95,8 +95,8 @@ def test_other_values_in_the_same_folder_are_run_and_shown_and_count_for_the_exi
     folder = folder_of(finished)
     place = f"hydra.sweep.dir={folder.relative_to(finished)}"
     done = sweep(finished, *SHORT, place, "seed=7", "optimizer.lr=1e30,0.02")
-    assert done.returncode == 1 and "1e30" in done.stdout and "with 4 more jobs" in done.stdout
-    assert states(folder, "optimizer.lr") == {"": "done", "1e30": "failed", "0.02": "done"}
+    assert done.returncode == 1 and "optimizer.lr=1e+30" in done.stdout and "with 4 more jobs" in done.stdout
+    assert states(folder, "optimizer.lr") == {"": "done", "1e+30": "failed", "0.02": "done"}
 
 
 # What is said
@@ -123,7 +123,7 @@ def test_a_dry_run_starts_and_writes_nothing_and_estimates_from_timed_steps(tmp_
     done = sweep(tmp_path, *SHORT, *GRID, "sweep.dry_run=true")
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert "4 jobs: 4 to run, about " in last and "(from a few steps" in last and "nothing was started" in last
+    assert "4 jobs: 4 to run, about " in last and "timed steps" in last and "nothing was started" in last
     assert not (tmp_path / "outputs").exists()
 
 
@@ -169,6 +169,7 @@ def test_a_value_that_computes_nothing_else_is_said_and_makes_no_job() -> None:
     assert {line.partition(":")[0] for line in plan.said} == without and len(plan.said) == 2
 
 
+@slow
 def test_300_done_jobs_are_found_without_composing_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from s9.sweeps.jobs import Job, SweepFolder, record, standing
+from s9.sweeps.jobs import SWEEPS, Job, SweepFolder, record, standing
 from s9.sweeps.task import Outcome
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
 from s9.tracking.status import Status
-from tests.conftest import composed
+from tests.conftest import claimed, composed
 
 HERE = {"host": platform.node(), "pid": os.getpid()}
 SUMMARY = {
@@ -35,8 +35,9 @@ Make = Callable[..., RunFolder]
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> SweepFolder:
-    return SweepFolder(tmp_path / "sweeps" / "mine")
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
+    monkeypatch.chdir(tmp_path)
+    return SweepFolder(SWEEPS / "mine")
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_job_that_was_interrupted_is_cut(make: Make) -> None:
 
 def test_a_job_that_another_process_trains_is_running(make: Make) -> None:
     folder = make("a", state="running", **HERE)
-    with folder.claim():
+    with claimed(folder):
         assert standing(folder) == "running"
 
 
@@ -101,7 +102,7 @@ def test_a_job_whose_process_was_killed_is_cut(make: Make) -> None:
 import os, signal
 from pathlib import Path
 from s9.tracking.folder import RunFolder
-lock = RunFolder(Path({str(folder.path)!r})).claim()
+lock = RunFolder(Path({str(folder.path.absolute())!r})).claim()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False)
@@ -157,6 +158,12 @@ def test_a_job_beside_that_is_not_done_is_not_used(sweep: SweepFolder, make: Mak
     assert sweep.run("a").path == sweep.path / "a"
 
 
+def test_a_sweep_in_a_folder_of_its_own_does_not_look_beside(tmp_path: Path, make: Make) -> None:
+    make("a", sweep=SweepFolder(tmp_path / "other"), state="done")
+    mine = SweepFolder(tmp_path / "mine")
+    assert mine.run("a").path == mine.path / "a"
+
+
 def test_its_own_folder_comes_before_one_beside(sweep: SweepFolder, make: Make) -> None:
     make("a", sweep=SweepFolder(sweep.path.parent / "another"), state="done")
     own = make("a", state="interrupted")
@@ -186,7 +193,7 @@ def test_sweeps_that_begin_together_lose_no_job(sweep: SweepFolder) -> None:
     assert {row.job for row in sweep.rows()[1]} == {str(number) for number in range(40)}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00", '{"jobs": 5}', '{"jobs": [], "keys": [], "arguments": []}'])
 def test_a_damaged_record_is_written_anew(sweep: SweepFolder, content: str) -> None:
     sweep.path.mkdir(parents=True)
     sweep.asked.write_text(content)
@@ -228,10 +235,10 @@ def test_a_killed_job_says_that_it_was_killed(sweep: SweepFolder, make: Make) ->
     assert (sweep.row("a", {}).state, sweep.row("a", {}).reason) == ("cut", "killed")
 
 
-def test_a_damaged_summary_of_a_done_job_leaves_its_scores_out(sweep: SweepFolder, make: Make) -> None:
+def test_a_done_job_whose_summary_is_damaged_says_so_and_has_no_scores(sweep: SweepFolder, make: Make) -> None:
     make("a", state="done").summary.write_text("{")
     row = sweep.row("a", {})
-    assert (row.state, row.accuracy) == ("done", None)
+    assert (row.state, row.accuracy) == ("done", None) and "is damaged" in row.reason
 
 
 def test_the_summary_is_written_from_the_files_of_the_runs(sweep: SweepFolder, make: Make) -> None:
@@ -253,6 +260,17 @@ def test_a_summary_that_somebody_has_damaged_is_whole_again(sweep: SweepFolder, 
     sweep.summary.write_bytes(b"\x00\xff")
     sweep.write_summary()
     assert [line["job"] for line in sweep.read_summary()] == ["a"]
+
+
+def test_a_summary_that_cannot_be_written_costs_the_sweep_nothing(
+    sweep: SweepFolder, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted(sweep, job("a", seed="0"))
+    make("a", state="done")
+    sweep.summary.mkdir()
+    _, rows = sweep.write_summary()
+    assert [row.state for row in rows] == ["done"]
+    assert f"{sweep.summary} cannot be written" in caplog.text
 
 
 def test_summaries_that_are_written_together_are_whole(sweep: SweepFolder, make: Make) -> None:
@@ -297,10 +315,20 @@ def test_what_a_run_has_said_of_its_end_stays(make: Make, state: str) -> None:
 
 def test_a_run_that_another_process_trains_is_left_alone(make: Make) -> None:
     folder = make("a", state="running", **HERE)
-    with folder.claim():
+    with claimed(folder):
         Status(folder, {})
         record(folder, Outcome("interrupted", "killed by SIGKILL"))
         assert folder.read_status()["state"] == "running"
+
+
+def test_where_the_end_of_a_job_cannot_be_written_the_sweep_goes_on(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make("a", state="running", **HERE)
+    folder.status.unlink()
+    folder.status.mkdir()
+    record(folder, Outcome("interrupted", "killed by SIGKILL"))
+    assert f"{folder.status} cannot be written" in caplog.text
 
 
 @pytest.mark.parametrize("state", ["done", "paused", "taken"])

@@ -18,6 +18,7 @@ from s9.system.errors import UserError
 
 MOST = 100_000  # combinations; more are a mistake, or are sampled
 SEED = "seed"
+BOOLS = {"True": "true", "False": "false"}  # from what Hydra writes to what people write
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def one_by_one(override: str, options: Callable[[str], list[str]]) -> list[str]:
         raise UserError(f"{override}: an interval has no end of values; {search}")
     parsed.config_loader = _Loader(options)  # where glob(*) looks
     listed = itertools.islice(parsed.sweep_string_iterator(), MOST + 1)  # a range may have no end that is ever reached
-    values = [f"{parsed.get_key_element()}={value}" for value in listed]
+    values = [f"{parsed.get_key_element()}={BOOLS.get(value, value)}" for value in listed]
     if len(values) > MOST:
         raise UserError(f"{override}: more than {MOST:,} values; give fewer")
     if not values:

@@ -56,9 +56,10 @@ def _in_plain_words(reason: str) -> str:
         "bool": "true or false",
         "not Optional": "a value, not null",
         "not a ListConfig": "a list, as [a,b]",
+        "Cannot merge DictConfig with ListConfig": "a list, as [a,b]",
     }
     for sign, words in wanted.items():
-        if sign in reason and ("converted" in reason or "valid" in reason or "Optional" in reason):
+        if sign in reason and any(word in reason for word in ("converted", "valid", "Optional", "merge")):
             return f"must be {words}"
     return reason
 

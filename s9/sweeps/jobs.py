@@ -1,8 +1,10 @@
 """A sweep's folder: its jobs, each named by what it computes, and how each of them stands, by the runs' files."""
 
 import json
+import logging
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from s9.sweeps.task import Outcome
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 from s9.tracking.folder import RunFolder
+
+log = logging.getLogger("s9")
 
 SWEEPS = Path("outputs/sweeps")
 
@@ -61,7 +65,7 @@ class SweepFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.lock):
+            with self._locked():
                 known = self.read()
                 listed = known.get("jobs", {}) | {job.digest: job.values for job in jobs}
                 every = list(dict.fromkeys([*known.get("keys", []), *keys]))
@@ -77,7 +81,9 @@ class SweepFolder:
             stored = json.loads(self.asked.read_bytes())
         except (OSError, ValueError):
             return {}
-        return stored if isinstance(stored, dict) else {}
+        kinds = {"arguments": list, "keys": list, "jobs": dict}
+        whole = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in kinds.items())
+        return stored if whole else {}
 
     def rows(self) -> tuple[list[str], list[Row]]:
         """(the swept keys, how every job of the sweep stands)."""
@@ -87,21 +93,14 @@ class SweepFolder:
     def row(self, job: str, values: dict[str, str]) -> Row:
         folder = self.run(job)
         status, state = folder.read_status(), standing(folder)
+        reason = status.get("reason", "") if state != "cut" or status.get("state") != "running" else "killed"
         origin: dict[str, Any] = {}
         if state == "done":
-            summary = folder.read_summary()
-            val, machine = summary.get("val", {}), summary.get("machine", {})
-            versions = {name: machine.get("versions", {}).get(name, "?") for name in ("torch", "torchvision", "numpy")}
-            device = machine.get("device", "cpu")
-            origin = {
-                "accuracy": val.get("accuracy"),
-                "loss": val.get("loss"),
-                "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-                "processor": device if device != "cpu" else machine.get("processor", ""),
-                "precision": machine.get("precision", ""),
-            }
+            try:
+                origin = _origin(folder.read_summary())
+            except UserError as error:  # it is damaged: the other jobs are shown all the same
+                reason = str(error)
         commit = f"{(status.get('commit') or status.get('wheel') or '')[:9]}{'+' if status.get('dirty') else ''}"
-        reason = status.get("reason", "") if state != "cut" or status.get("state") != "running" else "killed"
         failed = state == "failed" and folder.traceback.exists()
         return Row(
             job=job,
@@ -116,14 +115,43 @@ class SweepFolder:
         )
 
     def write_summary(self) -> tuple[list[str], list[Row]]:
-        """Writes summary.csv anew from the runs' files; returns (the swept keys, the rows)."""
-        with FileLock(self.lock):
-            keys, rows = self.rows()
-            write_summary(self.summary, keys, rows)
+        """Writes summary.csv anew from the runs' files, or warns that it cannot; returns (the swept keys, the rows)."""
+        try:
+            with self._locked():
+                keys, rows = self.rows()
+                write_summary(self.summary, keys, rows)
+        except OSError as error:
+            log.warning("%s cannot be written (%s); the sweep goes on", self.summary, error.strerror)
+            return self.rows()
         return keys, rows
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keeps other processes from the sweep's own files."""
+        lock = FileLock(self.lock)
+        with suppress(NotImplementedError):  # a file system without locks
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def read_summary(self) -> list[dict[str, str]]:
         return read_summary(self.summary)
+
+
+def _origin(summary: dict[str, Any]) -> dict[str, Any]:
+    """What the table shows of a finished run's summary: its scores on val, and what may have changed them."""
+    val, machine = summary.get("val", {}), summary.get("machine", {})
+    versions = {name: machine.get("versions", {}).get(name, "?") for name in ("torch", "torchvision", "numpy")}
+    device = machine.get("device", "cpu")
+    return {
+        "accuracy": val.get("accuracy"),
+        "loss": val.get("loss"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "processor": device if device != "cpu" else machine.get("processor", ""),
+        "precision": machine.get("precision", ""),
+    }
 
 
 def standing(folder: RunFolder) -> str:
@@ -141,7 +169,12 @@ def standing(folder: RunFolder) -> str:
 def record(folder: RunFolder, outcome: Outcome) -> None:
     """Writes into the run's status how it ended, where the run could not do so itself: its process was killed, say."""
     status = folder.read_status()
-    if outcome.state in ("failed", "interrupted") and status.get("state") in (None, "running") and folder.is_free():
+    if outcome.state not in ("failed", "interrupted") or status.get("state") not in (None, "running"):
+        return
+    try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        content = status | {"state": outcome.state, "reason": outcome.reason}
-        write_whole(folder.status, (json.dumps(content, indent=2) + "\n").encode())
+        if folder.is_free():
+            content = status | {"state": outcome.state, "reason": outcome.reason}
+            write_whole(folder.status, (json.dumps(content, indent=2) + "\n").encode())
+    except (OSError, UserError) as error:
+        log.warning("%s cannot be written (%s); the sweep goes on", folder.status, error)
