@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s9.cli import jobs
-from s9.cli.compose import Asked, compose_config, hydra_of
+from s9.cli.compose import Asked, compose, compose_config, hydra_of
 from s9.cli.grid import Combination, grid_of
 from s9.cli.jobs import Composer
 from s9.cli.plan import plan_of
@@ -123,8 +123,12 @@ def test_a_job_is_refused_in_the_words_that_it_would_be_refused_in_alone(argumen
 
 def test_jobs_that_differ_by_values_alone_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
-    compose = jobs.compose
-    monkeypatch.setattr(jobs, "compose", lambda asked: (calls.append(list(asked.overrides)), compose(asked))[1])
+
+    def noted(asked: Asked) -> Any:
+        calls.append(list(asked.overrides))
+        return compose(asked)
+
+    monkeypatch.setattr(jobs, "compose", noted)
     found, composer = combinations(["data=digits", "optimizer=sgd,muon", "optimizer.lr=range(1,6)", "seed=range(0,9)"])
     assert len({repr(composer.config_of(combination)) for combination in found}) == 90
     assert calls == [["data=digits", "optimizer=sgd"], ["data=digits", "optimizer=muon"]]

@@ -32,7 +32,7 @@ START = ROOT.parent / "shared" / "slurm" / "start"
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged")
 SWEEP = Path("outputs/sweeps/try")
 LONG = (*SMALL, "trainer.epochs=40")  # about eight seconds
-LONGER = (*SMALL, "trainer.epochs=250")  # SLURM looks at time limits every 30 seconds
+LONGER = (*SMALL, "trainer.epochs=200")  # SLURM sends its warning after 30 to 60 seconds
 
 on_slurm = pytest.mark.usefixtures("slurm")
 
@@ -148,7 +148,7 @@ def test_a_preempted_job_resumes_and_ends_as_if_alone(
 def test_a_job_that_reaches_its_time_limit_resumes_and_ends_as_if_alone(
     alone: Callable[[Task], dict[str, bytes]],
 ) -> None:
-    slurm, a = pool(timeout_min=1, signal_delay_s=30), task(settings=LONGER)
+    slurm, a = pool(timeout_min=1, signal_delay_s=5), task(settings=LONGER)
     slurm.start([a])
     assert ended(slurm, 200).state == "done"
     assert RunFolder(a.folder).read_status()["starts"] > 1

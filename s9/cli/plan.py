@@ -153,7 +153,8 @@ class _Digests:
             return self.digest_of(config, None)
         key = json.dumps(asdict(config.data), sort_keys=True)
         if key not in self.images:
-            self.images[key] = self.load_images(config.data, config.seed).facts.fingerprint
+            whole = replace(config.data, val_size=0)  # what is held out as val is no part of which images they are
+            self.images[key] = self.load_images(whole, config.seed).facts.fingerprint
         return self.digest_of(config, self.images[key])
 
 

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
 
@@ -11,7 +11,7 @@ from s9.cli.compose import Asked
 from s9.cli.launchers import pool_of
 from s9.cli.plan import COMMAND, Plan, plan_of
 from s9.config.components import allow_words
-from s9.sweeps.drive import Drive
+from s9.sweeps.drive import Drive, Ended
 from s9.sweeps.jobs import SWEEPS, Job
 from s9.sweeps.screen import Screen, minutes
 from s9.sweeps.table import Row, show, warn_mixed
@@ -64,7 +64,7 @@ def pool_for(plan: Plan, jobs: Sequence[Job]) -> Pool:
 def drive(plan: Plan, jobs: list[Job], screen: Screen, *, pool: Pool, interrupts: Interrupts) -> str:
     """Runs the jobs; returns why it stopped early, or "". Raises Interrupted when all jobs are saved."""
 
-    def told(drive: Drive, ended: object) -> None:
+    def told(drive: Drive, ended: Ended) -> None:
         screen.ended(drive, ended)
         plan.folder.write_summary()
 
@@ -94,7 +94,7 @@ def go_on(plan: Plan) -> str:
     return f"{COMMAND} {shlex.quote(f'resume={plan.folder.path}')}{allow_words()}"
 
 
-def counted(rows: Sequence[Row], plan: Plan) -> str:
+def counted(rows: Collection[Row], plan: Plan) -> str:
     """`27 jobs: 12 done, 1 to resume, 14 to run`."""
     states = Counter(row.state for row in rows)
     words = {"done": "done", "cut": "to resume", "paused": "to resume", "missing": "to run", "failed": "failed"}
@@ -106,7 +106,7 @@ def counted(rows: Sequence[Row], plan: Plan) -> str:
     return f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {said}{again}"
 
 
-def known_seconds(rows: Sequence[Row]) -> float | None:
+def known_seconds(rows: Iterable[Row]) -> float | None:
     """The mean time of the jobs that are done."""
     known = [60 * row.minutes for row in rows if row.minutes is not None and row.state == "done"]
     return sum(known) / len(known) if known else None

@@ -30,4 +30,4 @@ class SweepConfig:
             require(f"sweep.{key}", value, value is None or value >= 1, "1 or more, or null")
         require("sweep.sample_seed", self.sample_seed, self.sample_seed >= 0, "0 or more")
         for cell in self.cells:
-            require("sweep.cells", cell, isinstance(cell, dict) and cell, "a list such as [{optimizer.lr: 0.1}]")
+            require("sweep.cells", cell, isinstance(cell, dict) and bool(cell), "a list such as [{optimizer.lr: 0.1}]")

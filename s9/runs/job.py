@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from s9.config.components import allow_words
 from s9.config.schema import Config
@@ -37,7 +38,7 @@ def job(
     made = [path for path in folder.left_by_refused() if not path.exists() or not path.stat().st_size]
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log
     config: Config | None = None
-    more = {"command": command, "group": group, "resumed": resumed, "until_epoch": until_epoch}
+    more: dict[str, Any] = {"command": command, "group": group, "resumed": resumed, "until_epoch": until_epoch}
     with interrupts or Interrupts() as interrupts:
         try:
             config = read()

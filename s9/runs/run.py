@@ -56,9 +56,9 @@ def train(
         interrupts.stop_if_received()
         if not resumed or not folder.checkpoints.exists():  # it may have been killed before it wrote its identity
             folder.write_identity(identity_of(config))
-        more = {"status": status, "interrupts": interrupts, "resumed": resumed, "until_epoch": until_epoch}
+        more: dict[str, Any] = {"interrupts": interrupts, "resumed": resumed, "until_epoch": until_epoch}
         with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
-            return Run(config=config, folder=folder, ranks=ranks, **more).whole()
+            return Run(config=config, folder=folder, ranks=ranks, status=status, **more).whole()
     except (Paused, Interrupted) as stop:
         status.end("paused") if isinstance(stop, Paused) else status.end("interrupted", reason=str(stop))
         raise

@@ -61,7 +61,8 @@ class LocalPool:
         if not busy:
             time.sleep(seconds)
             return []
-        wait([place for slot in busy for place in (slot.connection, slot.process.sentinel) if place], seconds)
+        connections = [slot.connection for slot in busy if slot.connection is not None]
+        wait([*connections, *(slot.process.sentinel for slot in busy if slot.process is not None)], seconds)
         found = [(slot.task, outcome) for slot in busy if (outcome := _outcome(slot)) is not None and slot.task]
         for slot in busy:
             if any(task is slot.task for task, _ in found):

@@ -212,4 +212,4 @@ class Search:
         """The lock that the search process holds until its end."""
         place = self._place_of(process)
         place.parent.mkdir(parents=True, exist_ok=True)
-        return self.processes.setdefault(process, RunLock(place, place.with_suffix(".lease")))
+        return self.processes.setdefault(process, RunLock(place, place.with_name(f"{place.stem}.lease")))
