@@ -70,9 +70,8 @@ class SweepSoak:
             done = self.soak.start(self.work, (*command[3:], f"hydra.run.dir={self.reference[job]}"))
             if code := done.wait(LONGEST_S):
                 raise RuntimeError(f"{' '.join(command)} ended with {code}")
-        say(
-            f"each of the {len(jobs)} jobs alone: {sum(map(self.same_as_untouched, jobs))} the same bytes as in the sweep"
-        )
+        same = sum(map(self.same_as_untouched, jobs))
+        say(f"each of the {len(jobs)} jobs alone: {same} the same bytes as in the sweep")
 
     def same_as_untouched(self, job: str) -> bool:
         return not differences(self.work / "untouched" / job, self.reference[job])
@@ -106,9 +105,8 @@ class SweepSoak:
             who = "sweep"
             process.kill()
         swept.kills += 1
-        say(
-            f"{swept.folder.name}: kill of a {who} after {after:.0f} s; {self.stand(swept)}; {len(self.victims)} to come"
-        )
+        how = f"kill of a {who} after {after:.0f} s; {self.stand(swept)}"
+        say(f"{swept.folder.name}: {how}; {len(self.victims)} to come")
         code = process.wait(LONGEST_S)
         return code if who == "worker" else None
 

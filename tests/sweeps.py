@@ -16,9 +16,9 @@ LONG = [
 ]  # long enough to be cut
 
 
-def sweep(cwd: Path, *arguments: str, **more: str) -> Done:
+def sweep(cwd: Path, *arguments: str) -> Done:
     """`python -m s9.train -m ...` in `cwd`, to its end."""
-    return run(cwd, "train", "-m", *arguments, **more)
+    return run(cwd, "train", "-m", *arguments)
 
 
 def folder_of(cwd: Path) -> Path:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,3 +172,30 @@ def test_on_a_file_system_without_locks_the_lease_alone_decides(
     assert first.acquire() and not second.acquire()
     first.release()
     assert second.acquire()
+
+
+def test_one_of_a_dead_process_of_another_machine_is_acquired_by_who_is_patient(tmp_path: Path) -> None:
+    lease_of_another_machine(tmp_path)
+    assert run_lock(tmp_path).acquire(patient=True)
+
+
+def test_one_whose_heart_beats_on_another_machine_is_not_acquired_by_who_is_patient(tmp_path: Path) -> None:
+    lease, ended = lease_of_another_machine(tmp_path), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_S):
+            lease.touch()
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        assert not run_lock(tmp_path).acquire(patient=True)
+    finally:
+        ended.set()
+        heart.join()
+
+
+def test_an_old_empty_lease_as_a_power_cut_leaves_it_is_of_nobody(tmp_path: Path) -> None:
+    (tmp_path / "lease").touch()
+    os.utime(tmp_path / "lease", (0, 0))
+    assert run_lock(tmp_path).acquire()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from s9.cli import jobs as composing
 from s9.cli import plan as planning
@@ -182,9 +183,14 @@ def test_300_done_jobs_are_found_without_composing_each(
         folder.status.write_text('{"state": "done", "minutes": 0.5}')
         folder.write_summary({"val": {"accuracy": 0.5}})
     calls = []
+    compose = composing.compose
+
+    def counted(asked: Asked) -> tuple[DictConfig, DictConfig]:
+        calls.append(asked)
+        return compose(asked)
+
     for module in (composing, planning):
-        compose = module.compose
-        monkeypatch.setattr(module, "compose", lambda asked, compose=compose: (calls.append(asked), compose(asked))[1])
+        monkeypatch.setattr(module, "compose", counted)
     assert run_sweep(Asked(arguments), arguments, Interrupts()) == 0
     assert "300 jobs: 300 done" in capsys.readouterr().out
     assert len(calls) <= 3

@@ -208,7 +208,7 @@ class Run:
         log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
         devices = f"{ranks.device}" if ranks.world == 1 else f"{ranks.world} x {ranks.device.type}"
         log.info(f"{devices}, {p.compute.precision_name}, {self.folder}")
-        if self.resumed:
+        if self.resumed and self.status.content["starts"] > 1:
             log.info(f"resumes from {p.checkpoints.last or 'the start: there is no whole checkpoint'}")
 
 

@@ -28,7 +28,7 @@ def named(path: Path) -> RunFolder:
     if folder.is_done():
         ways = f"score it again: python -m s9.evaluate run={path}; train on from its weights: init_from={path}"
         raise UserError(f"resume={path}: this run is done; {ways}")
-    if not folder.is_free():
+    if not folder.is_free(patient=True):
         raise UserError(f"resume={path}: is being trained by another process (pid {folder.read_status().get('pid')})")
     return folder
 
@@ -52,7 +52,7 @@ def newest_unfinished(config: Config, chosen: Path | None) -> tuple[RunFolder | 
             if others := differences(stored, wanted) or _other_images(folder, config):
                 nearest = min(nearest or (len(others) + 1, folder, []), (len(others), folder, others), key=_distance)
                 continue
-            if folder.is_free():
+            if folder.is_free(patient=True):
                 return folder, []
         except UserError:  # a run of another version of s9, or one that we may not write
             continue

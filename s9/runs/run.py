@@ -60,7 +60,8 @@ def train(
         with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
             return Run(config=config, folder=folder, ranks=ranks, status=status, **more).whole()
     except (Paused, Interrupted) as stop:
-        status.end("paused") if isinstance(stop, Paused) else status.end("interrupted", reason=str(stop))
+        reason = {"reason": str(stop)} if isinstance(stop, Interrupted) else {}
+        status.end("interrupted" if reason else "paused", **reason)
         raise
     except Exception as error:
         if interrupts.received is not None:  # an error after a signal is taken as its consequence

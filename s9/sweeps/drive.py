@@ -76,10 +76,16 @@ class Drive:
                 continue  # another process has run it meanwhile
             elif state != "done":
                 chosen.append(job)
+        tasks = []
         for job in chosen:
-            self.running[job.digest] = (job, time.monotonic())
-        if chosen:
-            self.pool.start([self.task_of(job) for job in chosen])
+            try:
+                tasks.append(self.task_of(job))
+                self.running[job.digest] = (job, time.monotonic())
+            except OSError as error:  # the disk is full, say
+                refused = Outcome("failed", f"{error.filename}: {error.strerror}", exit_code=1)
+                self.end(job, time.monotonic(), refused)
+        if tasks:
+            self.pool.start(tasks)
 
     def task_of(self, job: Job) -> Task:
         path = self.folder.path / job.digest

@@ -141,6 +141,8 @@ class SlurmPool:
 
     def _outcome(self, entry: Entry) -> Outcome | None:
         """How the task ended; None while SLURM has the job queued or running."""
+        if self.cluster == "local" and not entry.job.done():  # with its result, the process takes a moment to end
+            return None
         result = _result(entry.job)
         if isinstance(result, Outcome) and result.state != "interrupted":
             return result

@@ -181,8 +181,8 @@ class RunFolder:
         """
         return self.read_status().get("state", "done" if self.summary.exists() else None) == "done"
 
-    def claim(self) -> RunLock:
-        """Locks the run until the process ends, however it ends.
+    def claim(self, *, patient: bool = False) -> RunLock:
+        """Locks the run until the process ends, however it ends. patient: as in `RunLock.acquire`.
 
         Raises:
             TakenError: another process trains the run.
@@ -190,7 +190,7 @@ class RunFolder:
         """
         lock = RunLock(self.lock, self.lease, stop=True)
         try:
-            taken = lock.acquire()
+            taken = lock.acquire(patient=patient)
         except OSError as error:
             raise UserError(f"{self}: cannot be written ({error.strerror or error})") from None
         if not taken:
@@ -199,10 +199,10 @@ class RunFolder:
             raise TakenError(f"{self}: is being trained by another process ({where})")
         return lock
 
-    def is_free(self) -> bool:
+    def is_free(self, *, patient: bool = False) -> bool:
         """Whether no process trains the run. Raises UserError if the run's folder cannot be written."""
         try:
-            self.claim().release()
+            self.claim(patient=patient).release()
         except TakenError:
             return False
         return True

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from filelock import FileLock, LeaseCompromise, SoftFileLease, Timeout
@@ -24,8 +25,11 @@ class RunLock:
         lost = _stop_this_process if stop else None
         self.lease = SoftFileLease(lease, lease_duration=LEASE_S, heartbeat_interval=HEARTBEAT_S, on_compromise=lost)
 
-    def acquire(self) -> bool:
+    def acquire(self, *, patient: bool = False) -> bool:
         """Takes both locks, or none and returns False. Over another machine's lease, it has to be asked for LEASE_S.
+
+        Args:
+            patient: asks for as long as another machine's lease shows no heartbeat, so for LEASE_S at most.
 
         Raises:
             OSError: the folder cannot be written.
@@ -36,15 +40,37 @@ class RunLock:
             return False
         except NotImplementedError:  # a file system without locks: the lease alone
             pass
+        taken = False
         try:
-            self.lease.acquire(blocking=False)
-        except Timeout:
-            self.here.release()
-            return False
-        except BaseException:
-            self.here.release()
-            raise
-        return True
+            taken = self._lease(patient)
+        finally:
+            if not taken:
+                self.here.release()
+        return taken
+
+    def _lease(self, patient: bool) -> bool:
+        """Takes the lease; one that is empty, as after a power cut, is of nobody once it has been still."""
+        first, end = self._beat(), time.monotonic() + 2 * LEASE_S
+        while True:
+            try:
+                self.lease.acquire(blocking=False)
+                return True
+            except Timeout:
+                beat = self._beat()
+            if beat and not beat[0] and time.time() - beat[1] > LEASE_S:
+                Path(self.lease.lock_file).unlink(missing_ok=True)
+            elif not patient or beat != first or time.monotonic() > end:
+                return False
+            else:
+                time.sleep(HEARTBEAT_S / 10)
+
+    def _beat(self) -> tuple[int, float] | None:
+        """(size, time) of the lease."""
+        try:
+            found = Path(self.lease.lock_file).stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime
 
     def release(self) -> None:
         self.lease.release()
