@@ -142,7 +142,7 @@ def main(kills: int, workers: int, seed: int, arguments: tuple[str, ...]) -> int
     work = Path(tempfile.mkdtemp(prefix="s9-soak-"))
     soak = SweepSoak(work, arguments, kills, workers, seed)
     soak.make_reference()
-    swept = []
+    swept: list[Swept] = []
     while soak.victims:
         swept.append(soak.one_sweep(len(swept)))
         soak.judge(swept[-1])

@@ -14,7 +14,7 @@ import albumentations
 import numpy as np
 import pytest
 import torch
-from scipy import stats  # type: ignore[import-untyped]  # comes with scikit-learn, without types
+from scipy import stats  # comes with scikit-learn, without types
 
 from s9.data.augmentation.batch_augment import BatchAugment
 from s9.data.augmentation.batch_colour import CoarseDropout, Erasing, RandomBrightnessContrast

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import stats  # type: ignore[import-untyped]  # comes with scikit-learn, without types
+from scipy import stats  # comes with scikit-learn, without types
 
 from s9.config.schema import MixConfig
 from s9.data.augmentation.mix import Mixed, mix

@@ -97,7 +97,8 @@ def test_the_better_part_is_not_one_less_by_rounding() -> None:
 
 def test_equal_orders_correlate_fully() -> None:
     trials = [Standing(number=n, state="done", values={3: n / 10}, end=n / 5) for n in range(5)]
-    assert (correlation(trials, 3).rank, correlation(trials, 3).n) == (pytest.approx(1), 5)
+    found = correlation(trials, 3)
+    assert found.rank == pytest.approx(1) and found.n == 5
 
 
 def test_opposite_orders_correlate_negatively() -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from s9.cli import jobs as composing
-from s9.cli import plan as planning
-from s9.cli.compose import Asked
+from s9.cli.compose import Asked, compose
 from s9.cli.plan import plan_of
 from s9.cli.sweep import run_sweep
 from s9.data.sources import load
@@ -183,14 +181,13 @@ def test_300_done_jobs_are_found_without_composing_each(
         folder.status.write_text('{"state": "done", "minutes": 0.5}')
         folder.write_summary({"val": {"accuracy": 0.5}})
     calls = []
-    compose = composing.compose
 
     def counted(asked: Asked) -> tuple[DictConfig, DictConfig]:
         calls.append(asked)
         return compose(asked)
 
-    for module in (composing, planning):
-        monkeypatch.setattr(module, "compose", counted)
+    for module in ("jobs", "plan"):
+        monkeypatch.setattr(f"s9.cli.{module}.compose", counted)
     assert run_sweep(Asked(arguments), arguments, Interrupts()) == 0
     assert "300 jobs: 300 done" in capsys.readouterr().out
     assert len(calls) <= 3

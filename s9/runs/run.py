@@ -48,8 +48,7 @@ def train(
     interrupts, folder = interrupts or Interrupts(), RunFolder(path)
     facts = {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **runtime.git_state()}
     with interrupts.noted():
-        lock = _claimed(folder, resumed)
-        status = Status(folder, facts)
+        lock, status = _claimed(folder, resumed), Status(folder, facts)
         folder.write_config(config)  # now, because resuming needs it
     interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
     try:
