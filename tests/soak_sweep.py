@@ -74,41 +74,41 @@ class SweepSoak:
         say(f"each of the {len(jobs)} jobs alone: {same} the same bytes as in the sweep")
 
     def same_as_untouched(self, job: str) -> bool:
-        return not differences(self.work / "untouched" / job, self.reference[job])
+        one, other = self.work / "untouched" / job, self.reference[job]
+        return all(same(one / name, other / name) for name in differences(one, other))
 
     def one_sweep(self, number: int) -> Swept:
         """Starts the sweep, kills it or a worker a few times, and gives its command again until it ends by itself."""
         swept = Swept(self.work / f"sweep-{number:02d}")
         for _ in range(LONGEST_S):
-            kill = bool(self.victims) and swept.kills < KILLS_A_SWEEP
-            process = self.start(swept.folder)
-            code = self.kill_one(process, swept) if kill else process.wait(LONGEST_S)
+            before = swept.kills
+            code = self.kill_some(self.start(swept.folder), swept)
             self.look(swept)
             if code == 0:
                 return swept
-            if code is not None and not kill:
+            if code is not None and swept.kills == before:
                 swept.problems.append(f"ended with {code}: {(self.work / 'output.txt').read_text()[-2000:]}")
                 return swept
         return swept
 
-    def kill_one(self, process: "subprocess.Popen[bytes]", swept: Swept) -> int | None:
-        """Kills the next victim at a random instant; returns the sweep's exit code, None where it was killed."""
-        after = self.chance.uniform(0, self.expected / 3)  # so that most sweeps are killed more than once
-        try:
-            return process.wait(after)
-        except subprocess.TimeoutExpired:
-            pass
-        who, victims = self.victims.pop(), workers_of(process.pid)
-        if who == "worker" and victims:
-            os.kill(self.chance.choice(victims), signal.SIGKILL)
-        else:
-            who = "sweep"
-            process.kill()
-        swept.kills += 1
-        how = f"kill of a {who} after {after:.0f} s; {self.stand(swept)}"
-        say(f"{swept.folder.name}: {how}; {len(self.victims)} to come")
-        code = process.wait(LONGEST_S)
-        return code if who == "worker" else None
+    def kill_some(self, process: "subprocess.Popen[bytes]", swept: Swept) -> int | None:
+        """Kills workers, or the sweep, at random instants; returns the sweep's exit code, None where it was killed."""
+        while self.victims and swept.kills < KILLS_A_SWEEP:
+            after = self.chance.uniform(0, self.expected / 3)  # so that most sweeps are killed more than once
+            try:
+                return process.wait(after)
+            except subprocess.TimeoutExpired:
+                pass
+            who, victims = self.victims.pop(), workers_of(process.pid)
+            worker = who == "worker" and bool(victims)
+            os.kill(self.chance.choice(victims) if worker else process.pid, signal.SIGKILL)
+            swept.kills += 1
+            how = f"kill of {'a worker' if worker else 'the sweep'} after {after:.0f} s; {self.stand(swept)}"
+            say(f"{swept.folder.name}: {how}; {len(self.victims)} to come")
+            if not worker:
+                process.wait(LONGEST_S)
+                return None
+        return process.wait(LONGEST_S)
 
     def stand(self, swept: Swept) -> str:
         states = [state_of(path.parent) for path in swept.folder.glob("*/status.json")]
@@ -125,11 +125,22 @@ class SweepSoak:
 
     def judge(self, swept: Swept) -> None:
         for job, alone in self.reference.items():
-            if other := differences(swept.folder / job, alone):
+            names = differences(swept.folder / job, alone)
+            if other := [name for name in names if not same(swept.folder / job / name, alone / name)]:
                 swept.problems.append(f"{job}: {', '.join(other)} differ from the run alone")
         rows = read_summary(swept.folder / "summary.csv")
         if sorted(row["job"] for row in rows) != sorted(self.reference) or {row["status"] for row in rows} != {"done"}:
             swept.problems.append(f"summary.csv has {[(row['job'], row['status']) for row in rows]}")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two summary.json differ by the commit alone: a soak of hours may outlive one."""
+    if one.name != "summary.json" or not one.exists() or not other.exists():
+        return False
+    found = [json.loads(path.read_bytes()) for path in (one, other)]
+    for summary in found:
+        del summary["machine"]["commit"], summary["machine"]["dirty"]
+    return bool(found[0] == found[1])
 
 
 def workers_of(pid: int) -> list[int]:

@@ -20,7 +20,20 @@ from s9.sweeps.search import Search
 from s9.sweeps.trials import Trial
 from s9.system.errors import UserError
 from tests.conftest import composed
-from tests.doors import SMALL, Done, Started, command, error_line, left, nobody_left, run, started, status, until
+from tests.doors import (
+    SMALL,
+    Done,
+    Started,
+    command,
+    environment,
+    error_line,
+    left,
+    nobody_left,
+    run,
+    started,
+    status,
+    until,
+)
 from tests.processes import content, differing, finish, state
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
@@ -210,13 +223,13 @@ def test_ctrl_c_saves_and_names_the_command_that_goes_on(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_two_processes_of_which_one_is_killed_and_started_again_share_the_trials(tmp_path: Path) -> None:
     arguments = [*write_study(tmp_path), "trials=12"]
-    with started(tmp_path, command("tune", *arguments)) as first:
-        with started(tmp_path, command("tune", *arguments)) as second:
-            until(lambda: "begins" in second.said)
-            os.kill(second.pid, signal.SIGKILL)
-        with started(tmp_path, command("tune", *arguments)) as third:
-            ends = [first.end(250), third.end(250)]
-    assert [end.returncode for end in ends] == [0, 0], ends
+    with started(tmp_path, command("tune", *arguments)) as first:  # whose end kills what is left of all of them
+        second = Started(tmp_path, command("tune", *arguments), environment(tmp_path))
+        until(lambda: "begins" in second.said)
+        os.kill(second.pid, signal.SIGKILL)
+        third = Started(tmp_path, command("tune", *arguments), environment(tmp_path))
+        ends = [first.end(250), second.end(5), third.end(250)]
+    assert [end.returncode for end in ends] == [0, -signal.SIGKILL, 0], ends
     trials = trials_in(tmp_path)
     assert [trial.number for trial in trials] == list(range(12))
     assert {trial.state for trial in trials} <= {"done", "paused"}
@@ -227,8 +240,9 @@ def test_two_processes_of_which_one_is_killed_and_started_again_share_the_trials
 @linux
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_and_the_search_goes_on(tmp_path: Path) -> None:
-    with started(tmp_path, command("tune", *write_study(tmp_path), "trials=4")) as door:
-        until(trial_trains(door, 1))
+    longer = "trainer.steps_per_epoch=100"
+    with started(tmp_path, command("tune", *write_study(tmp_path), "trials=4", longer)) as door:
+        until(lambda: [path for path in study_folder(tmp_path).glob("*") if state(path) == "running"])
         worker = next(pid for pid in left(tmp_path) if pid != door.pid and is_worker(pid))
         os.kill(worker, signal.SIGKILL)
         done = door.end()
