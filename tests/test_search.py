@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from s9.config.study import SamplerConfig, StudyConfig
-from s9.sweeps.rungs import Standing, correlation, epochs_trained, next_rung, promotable, rung_epochs
+from s9.sweeps.rungs import Standing, correlation, epochs_trained, furthest, next_rung, promotable, rung_epochs
 from s9.sweeps.search import LIVES, Next, Search
 from s9.sweeps.task import Outcome
 from s9.sweeps.trials import Params
@@ -93,6 +93,14 @@ def test_the_better_part_is_not_one_less_by_rounding() -> None:
     trials = [paused(number, e3=number / 10) for number in range(10)]
     left = [Standing(number=t.number, state="done", values=t.values) if t.number > 3 else t for t in trials]
     assert promotable(left, [3], 0.7) == 3
+
+
+def test_where_no_trial_would_reach_the_end_the_best_of_the_furthest_does() -> None:
+    assert furthest([paused(0, e3=0.9), paused(1, e3=0.4, e6=0.5), paused(2, e3=0.4, e6=0.6)]) == 2
+
+
+def test_where_a_trial_has_reached_the_end_all_others_wait() -> None:
+    assert furthest([paused(0, e3=0.9), Standing(number=1, state="done", end=0.5)]) is None
 
 
 def test_equal_orders_correlate_fully() -> None:
@@ -300,13 +308,14 @@ def ended_study(search: Search) -> None:
     """Two trials; the second is better at every rung and is trained to its end."""
     for value in (0.4, 0.5, 0.6):
         pause(search, value, total=2)
+    assert done(search, 0.7, total=2) == 1
     assert search.next(2, named) is None and search.over
 
 
 def test_what_was_never_promoted_is_pruned_at_the_end_of_the_study(tmp_path: Path, search: Search) -> None:
     ended_study(search)
     found = [(trial.state, trial.intermediate_values) for trial in stored(tmp_path / "study")]
-    assert found == [(TrialState.PRUNED, {3: 0.4}), (TrialState.PRUNED, {3: 0.5, 6: 0.6})]
+    assert found == [(TrialState.PRUNED, {3: 0.4}), (TrialState.COMPLETE, {3: 0.5, 6: 0.6})]
 
 
 def test_while_trials_are_to_come_nothing_is_pruned(tmp_path: Path, search: Search) -> None:

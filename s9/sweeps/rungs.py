@@ -58,6 +58,14 @@ def promotable(trials: Sequence[Standing], rungs: Sequence[int], keep: float) ->
     return None
 
 
+def furthest(trials: Sequence[Standing]) -> int | None:
+    """The paused trial that trains on where no trial would reach the end, as in a study of few; None: one has."""
+    paused = [trial for trial in trials if trial.state == "paused"]
+    if not paused or any(trial.state == "done" for trial in trials):
+        return None
+    return min(paused, key=lambda t: (-t.rung, -t.values[t.rung], t.number)).number
+
+
 @dataclass(frozen=True)
 class Correlation:
     """Of the ranks at a rung with those at the end, over the trials that have both; rank: None where n is too small."""

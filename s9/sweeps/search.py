@@ -23,7 +23,7 @@ from s9.config.identity import Identity, differences
 from s9.config.study import StudyConfig
 from s9.data.image_set import in_short
 from s9.sweeps.journal import mend, open_storage
-from s9.sweeps.rungs import next_rung, promotable, rung_epochs
+from s9.sweeps.rungs import furthest, next_rung, promotable, rung_epochs
 from s9.sweeps.task import Outcome
 from s9.sweeps.trials import OURS, Kept, Params, Trial, new_trial, suggest, trials_of
 from s9.system.errors import UserError
@@ -108,11 +108,15 @@ class Search:
             if len(trials) < total:
                 trial = self._begin(trials, plan)
                 return Next(trial, "begins" if trial.state == "running" else "cannot begin")
-            self.over = all(trial.state != "running" for trial in trials)
-            if self.over:
-                for trial in trials:
-                    if trial.state == "paused" and not trial.stored.state.is_finished():
-                        self.optuna.tell(trial.stored.number, state=TrialState.PRUNED)
+            if any(trial.state == "running" for trial in trials):
+                return None
+            number = furthest(trials)
+            if number is not None:
+                return Next(self._take(trials[number]), "is promoted")
+            self.over = True
+            for trial in trials:
+                if trial.state == "paused" and not trial.stored.state.is_finished():
+                    self.optuna.tell(trial.stored.number, state=TrialState.PRUNED)
             return None
 
     def until_epoch(self, trial: Trial) -> int | None:
