@@ -48,7 +48,7 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
         slots = min(pool.room(), len(to_run))
         estimate = known_seconds(rows.values()) or like_runs(to_run[0])
         say(f"{plan.folder.path}: {counted(rows.values(), plan)}{about(estimate, len(to_run), slots)}")
-        screen = Screen(len(plan.jobs), len(plan.jobs) - len(to_run), slots, estimate)
+        screen = Screen(list(rows.values()), slots, estimate)
         stopped = drive(plan, to_run, screen, pool=pool, interrupts=interrupts)
         if stopped:
             print(f"error: the sweep has stopped: {stopped}", file=sys.stderr)

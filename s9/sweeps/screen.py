@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: a line for each job that ends; in a terminal, a bar with what is going on."""
 
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from s9.sweeps.drive import Drive, Ended
 from s9.sweeps.jobs import Job
+from s9.sweeps.table import Row
 
 REFRESH_S = 1.0  # between looks at the epochs of running jobs
 
@@ -20,19 +22,26 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def shown(values: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())
+
+
 def named(job: Job) -> str:
-    return " ".join(f"{key}={value}" for key, value in job.values.items()) or job.digest
+    return shown(job.values) or job.digest
 
 
 class Screen:
-    """Shows a sweep of `total` jobs, of which `done` are done; for a `with` block.
+    """Shows a sweep; for a `with` block.
 
-    estimate: seconds a job, as far as is known. slots: jobs at the same time.
+    rows: how all of its jobs stand before. slots: jobs at the same time. estimate: seconds a job, as far as is known.
     """
 
-    def __init__(self, total: int, done: int, slots: int, estimate: float | None):
-        self.total, self.done, self.slots, self.estimate = total, done, slots, estimate
-        self.best: tuple[float, str] | None = None
+    def __init__(self, rows: Sequence[Row], slots: int, estimate: float | None):
+        self.total, self.slots, self.estimate = len(rows), slots, estimate
+        self.done = sum(row.state == "done" for row in rows)
+        known = [(row.score, shown(row.values)) for row in rows if row.score is not None]
+        self.best: tuple[float, str] | None = max(known, default=None)
+        self.began = time.monotonic()
         self.refreshed = 0.0
         self.console = Console(soft_wrap=True, highlight=False)
         columns = (
@@ -42,7 +51,7 @@ class Screen:
             TextColumn("{task.fields[now]}"),
         )
         self.progress = Progress(*columns, console=self.console, transient=True)
-        self.task = self.progress.add_task("sweep", total=total, completed=done, now="")
+        self.task = self.progress.add_task("sweep", total=self.total, completed=self.done, now="")
 
     def __enter__(self) -> "Screen":
         if self.console.is_terminal:
@@ -74,13 +83,15 @@ class Screen:
 
     def left(self, drive: Drive) -> float | None:
         """Seconds until the sweep ends, from the jobs that have ended; None while nothing is known."""
-        took = [ended.seconds for ended in drive.ended if ended.outcome.state == "done"]
-        each = sum(took) / len(took) if took else self.estimate
-        left = len(drive.waiting) + len(drive.elsewhere)
-        if each is None or not (left or drive.running):
+        done = sum(ended.outcome.state == "done" for ended in drive.ended)
+        left = len(drive.waiting) + len(drive.elsewhere) + len(drive.running)
+        if not left or (not done and self.estimate is None):
             return None
-        begun = sum(max(0.0, each - (time.monotonic() - began)) for _, began in drive.running.values())
-        return (each * left + begun) / max(1, min(self.slots, left + len(drive.running)))
+        spent = time.monotonic() - self.began
+        if done:  # by the pace so far: where jobs wait in a queue, nobody knows how many run
+            return spent * left / done
+        assert self.estimate is not None
+        return max(0.0, self.estimate * left / max(1, min(self.slots, left)) - spent)
 
     def show(self, drive: Drive) -> None:
         """Which jobs run, and their epochs."""
