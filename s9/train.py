@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> int:
     if len(asked) > 1:
         raise UserError("resume= is given twice")
     of_sweep = bool(asked) and (Path(asked[0]) / "sweep.json").is_file()
-    if asked and asked != ["auto"] and rest and not (of_sweep and all(a.startswith("sweep.") for a in rest)):
+    if of_sweep and (others := [a for a in rest if a != "-m" and not a.startswith(("sweep.retry=", "sweep.dry_run="))]):
+        may = "only sweep.retry=failed and sweep.dry_run=true can be added"
+        raise UserError(f"resume={asked[0]}: a sweep goes on with its own command; leave out {' '.join(others)}: {may}")
+    if asked and asked != ["auto"] and rest and not of_sweep:
         raise UserError(f"resume={asked[0]}: a run resumes with its own configuration; leave out {' '.join(rest)}")
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     if torchrun and {"-m", "--multirun"} & set(rest):
@@ -38,7 +41,7 @@ def main(arguments: list[str]) -> int:
     interrupts = Interrupts(end=leave)
     try:
         if of_sweep:
-            code = launch.resume_sweep(asked[0], rest, interrupts)
+            code = launch.resume_sweep(asked[0], [a for a in rest if a != "-m"], interrupts)
         elif asked and asked != ["auto"]:
             code = launch.resume_run(asked[0], interrupts)
         else:

@@ -34,11 +34,15 @@ Known = Callable[[Combination, str], Any]
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations of a sweep. keys: what is swept, in the order of the arguments. left_out: what was excluded."""
+    """All combinations of a sweep.
+
+    keys: what is swept, in the order of the arguments. left_out: jobs that were excluded. cells: before the sample.
+    """
 
     keys: tuple[str, ...]
     combinations: list[Combination]
     left_out: int = 0
+    cells: int = 0
 
 
 def one_by_one(override: str, options: Callable[[str], list[str]]) -> list[str]:
@@ -102,7 +106,8 @@ def grid_of(arguments: Sequence[str], sweep: SweepConfig, options: Callable[[str
             swept = {key: own[key].partition("=")[2] for key in (*of_cells, *axes) if key in own}
             combinations.append(Combination(tuple(ordered.values()), swept))
     kept = _excluded(combinations, sweep.exclude, known)
-    return Grid((*of_cells, *axes), _sampled(kept, sweep), len(combinations) - len(kept))
+    sampled = _sampled(kept, sweep)
+    return Grid((*of_cells, *axes), sampled, left_out=len(combinations) - len(kept), cells=len(cells_in(kept)))
 
 
 def parse_sweeps(arguments: Sequence[str], key: str) -> bool:
@@ -153,12 +158,18 @@ def _value(argument: str) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
-def _sampled(combinations: list[Combination], sweep: SweepConfig) -> list[Combination]:
-    """A sample of the cells, each with all its seeds."""
+def cells_in(combinations: Sequence[Combination]) -> dict[tuple[tuple[str, str], ...], list[Combination]]:
+    """The combinations by cell: their swept values without the seed."""
     cells: dict[tuple[tuple[str, str], ...], list[Combination]] = {}
     for combination in combinations:
         cell = tuple(item for item in combination.swept.items() if item[0] != SEED)
         cells.setdefault(cell, []).append(combination)
+    return cells
+
+
+def _sampled(combinations: list[Combination], sweep: SweepConfig) -> list[Combination]:
+    """A sample of the cells, each with all its seeds."""
+    cells = cells_in(combinations)
     if sweep.sample is None or sweep.sample >= len(cells):
         return combinations
     drawn = random.Random(sweep.sample_seed).sample(range(len(cells)), sweep.sample)

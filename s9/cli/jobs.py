@@ -15,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from s9.cli.compose import Asked, check_form, checked, compose
 from s9.cli.grid import Combination
-from s9.cli.mistakes import parse
+from s9.cli.mistakes import all_keys, parse
 from s9.config.schema import Config, refuse_extra_keys, to_config
 from s9.config.sweep import SweepConfig
-from s9.system.errors import UserError
+from s9.system.errors import UserError, nearest
 
 OWN_REFERENCES = re.compile(r"\$\{(?!hydra:|oc\.)")  # from one part of a configuration to another
 CHECKED_TOGETHER = ("aug", "data", "optimizer", "scheduler")  # what check_values builds
@@ -107,7 +107,8 @@ class Composer:
         missing = object()
         value = OmegaConf.select(composed, key, default=missing)
         if value is missing:
-            raise UserError(f"sweep.exclude: there is no key {key}")
+            plain = OmegaConf.to_container(composed, resolve=False)
+            raise UserError(f"sweep.exclude: there is no key {key}{nearest(key, all_keys(plain))}")
         return value
 
     def alone(self, combination: Combination) -> Config:
@@ -116,6 +117,8 @@ class Composer:
             arguments = [*self.asked.overrides, *combination.arguments]
             return checked(compose(replace(self.asked, overrides=arguments))[0])
         except UserError as error:
+            if str(error).startswith(tuple(f"{key}=" for key in combination.swept)):
+                raise  # the line names what this job has of its own
             job = " ".join(f"{key}={value}" for key, value in combination.swept.items())
             raise UserError(f"job {job}: {error}; sweep.exclude= leaves out jobs") from None
 

@@ -55,6 +55,8 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
         from s9.cli.sweep import run_sweep  # here: imports torch
 
         return run_sweep(asked, arguments, interrupts)
+    if of_sweep := [o for o in flags.overrides if parse(o).key_or_group.startswith("sweep.")]:
+        raise UserError(f"{of_sweep[0]}: belongs to a sweep; add -m")
     if swept := [o for o in flags.overrides if parse(o).is_sweep_override()]:
         raise UserError(f"{swept[0]}: names several values; add -m to run them all")
     composed, own = compose(asked)

@@ -23,15 +23,20 @@ def parse(override: str) -> Any:
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:
-        raise UserError(
-            f"{override}: cannot be read; write key=value, and quote values with signs such as = or spaces: "
-            "'key=\"a=b\"'"
-        ) from None
+        key, _, value = override.partition("=")
+        hint = "write key=value, and quote values with signs such as = or spaces: 'key=\"a=b\"'"
+        if key == "sweep.exclude":
+            hint = f"the condition needs quotes inside those of the shell: '{key}=\"{value}\"'"
+        elif key == "sweep.cells":
+            hint = f"the shell must not see its brackets and spaces: '{key}=[{{optimizer.lr: 0.1}}]'"
+        raise UserError(f"{override}: cannot be read; {hint}") from None
 
 
 def explain(error: Exception, overrides: list[str], compose: Callable[[list[str]], Any]) -> UserError:
     """Finds the override that broke the composition and says in one line what it should have been."""
-    in_groups = [o for o in overrides if parse(o).key_or_group in groups()]
+    in_groups = [
+        o for o in overrides if parse(o).key_or_group.startswith("hydra/") or parse(o).key_or_group in groups()
+    ]
     others = [o for o in overrides if o not in in_groups]
     for override in others:
         try:
@@ -41,7 +46,7 @@ def explain(error: Exception, overrides: list[str], compose: Callable[[list[str]
             key = parsed.key_or_group
             cause = found.__cause__ or found.__context__ or found
             reason = str(cause if isinstance(cause, OmegaConfBaseException) else found).splitlines()[0]
-            known = _all_keys(OmegaConf.to_container(compose(in_groups), resolve=False))
+            known = all_keys(OmegaConf.to_container(compose(in_groups), resolve=False))
             if key not in known and not parsed.is_add():
                 return UserError(f"{override}: there is no such key{_nearest_key(key, known, parsed.is_delete())}")
             return UserError(f"{override}: {_in_plain_words(reason)}")
@@ -84,10 +89,10 @@ def _nearest_key(key: str, known: list[str], deleted: bool) -> str:
     return f"; allowed: {', '.join(beside.values() or groups())}"
 
 
-def _all_keys(node: Any, path: str = "") -> list[str]:
+def all_keys(node: Any, path: str = "") -> list[str]:
     if not isinstance(node, dict):
         return []
     keys = []
     for name, value in node.items():
-        keys += [f"{path}{name}", *_all_keys(value, f"{path}{name}.")]
+        keys += [f"{path}{name}", *all_keys(value, f"{path}{name}.")]
     return keys

@@ -71,7 +71,7 @@ def plan_of(asked: Asked) -> Plan:
         grid = grid_of([*params, *of_jobs], sweep, options, composer.known)
         of_single = [a for a in of_hydra if not _key(a).startswith((*OF_SWEEP, *IGNORED))]
         jobs, more = _jobs(grid, composer, replace(shared, overrides=of_single))
-    said += more
+    said += [*more, *_remarks(grid, of_jobs, sweep)]
     if grid.left_out:
         said.append(f"sweep.exclude leaves out {grid.left_out} of {grid.left_out + len(grid.combinations)} jobs")
     if not jobs:
@@ -110,6 +110,20 @@ def _hydras(own: DictConfig, common: Sequence[str]) -> tuple[str, list[str]]:
     refuse_unknown(launcher)
     given = [parse(a).key_or_group for a in common]
     return launcher, [f"{key} has no effect in a sweep: {why}" for key, why in IGNORED.items() if key in given]
+
+
+def _remarks(grid: Grid, of_jobs: Sequence[str], sweep: SweepConfig) -> list[str]:
+    """Lines about arguments that do less than they seem to."""
+    keys = [parse(a).get_key_element().lstrip("+") for a in of_jobs]
+    said = [
+        f"{key} is given {keys.count(key)} times: the last counts" for key in dict.fromkeys(keys) if keys.count(key) > 1
+    ]
+    if not grid.keys:
+        said.append("no key has several values: a sweep of one job")
+    if sweep.sample is not None:
+        drawn = min(sweep.sample, grid.cells)
+        said.append(f"sweep.sample={sweep.sample}: {drawn} of {grid.cells} cells, each with all its seeds")
+    return said
 
 
 def _jobs(grid: Grid, composer: Composer, shared: Asked) -> tuple[list[Job], list[str]]:

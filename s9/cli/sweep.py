@@ -34,6 +34,12 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
         Interrupted: a signal came; all jobs are saved.
     """
     plan = plan_of(asked)
+    before = plan.folder.read().get("keys", [])
+    if before and set(before) != set(plan.keys):
+        held, now = ", ".join(before), ", ".join(plan.keys)
+        plan.said.append(
+            f"{plan.folder.path} holds jobs over {held}; this command sweeps {now}, and resume= goes on with it"
+        )
     for line in plan.said:
         say(line)
     rows = {job.digest: plan.folder.row(job.digest, job.values) for job in plan.jobs}

@@ -23,7 +23,9 @@ def named(path: Path) -> RunFolder:
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
-        raise UserError(f"resume={path}: there is no {folder.config.name} in it; give the folder of a run, or auto")
+        raise UserError(
+            f"resume={path}: there is no {folder.config.name} in it; give the folder of a run or a sweep, or auto"
+        )
     folder.read_config()
     if folder.is_done():
         ways = f"score it again: python -m s9.evaluate run={path}; train on from its weights: init_from={path}"

@@ -78,7 +78,7 @@ class Search:
         Raises:
             UserError: the study was begun with other settings.
         """
-        now = {"space": self.config.space, "rungs as epochs": self.rungs, "trials": identity}
+        now = {"space": self.config.space, "rungs as epochs": self.rungs} | identity
         with self._locked():
             before = self.optuna.user_attrs.get(SETTINGS)
             if before is None:

@@ -94,7 +94,8 @@ class SlurmPool:
             with signals_for_jobs(self.cluster):
                 jobs: list[Any] = self.executor.map_array(self.on_node, tasks)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"SLURM refuses the job: {' '.join(str(error).split())}") from None
+            lines = dict.fromkeys(line.strip() for line in str(error).splitlines())  # sbatch's own, often twice
+            raise UserError(f"SLURM refuses the job: {' '.join(filter(None, lines))}") from None
         for task, job in zip(tasks, jobs, strict=True):
             write_whole(self._note(task), job.job_id.encode())
         return jobs

@@ -62,7 +62,7 @@ class RunFolder:
     def read_config(self) -> Config:
         """Raises UserError if the file is missing or not valid, which includes a `_target_` outside the allow-list."""
         if not self.config.is_file():
-            wanted = "give the folder of a run, as outputs/<date>/<time>-<suffix>"
+            wanted = "give the folder of a run, as outputs/<date>/<time>-<suffix> or outputs/sweeps/<name>/<job>"
             raise UserError(f"run={self}: there is no {self.config.name} in it; {wanted}")
         return read_stored(self.config)
 
