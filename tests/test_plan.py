@@ -126,7 +126,10 @@ def test_a_condition_sees_what_is_inside_a_mapping_that_is_swept() -> None:
 
 
 def test_a_condition_on_a_key_that_is_not_there_is_one_line() -> None:
-    assert said("seed=0,1", "sweep.exclude='model.dropot > 1'") == "sweep.exclude: there is no key model.dropot"
+    assert (
+        said("seed=0,1", "sweep.exclude='model.dropot > 1'")
+        == "sweep.exclude: there is no key model.dropot; did you mean model.dropout?"
+    )
 
 
 def test_a_condition_leaves_out_jobs_that_would_be_refused() -> None:

@@ -422,7 +422,7 @@ def test_a_study_with_another_space_is_refused(tmp_path: Path, search: Search) -
 
 def test_a_study_of_other_runs_is_refused(tmp_path: Path, search: Search) -> None:
     search.settle({"trainer": {"epochs": 12.0}})
-    with pytest.raises(UserError, match=r"trials.trainer.epochs was 12, is 13"):
+    with pytest.raises(UserError, match=r"trainer.epochs was 12, is 13"):
         searching(tmp_path / "study").settle({"trainer": {"epochs": 13.0}})
 
 

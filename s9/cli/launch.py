@@ -47,6 +47,9 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
         raise UserError("-m and --run: a sweep or one run; leave out one of them")
     if found and flags.multirun:
         raise UserError(f"{found[0]}: is for one configuration; leave out -m and give each key one value")
+    if flags.hydra_help:  # which knows no key but Hydra's own
+        of_hydra = [o for o in flags.overrides if parse(o).key_or_group.startswith("hydra")]
+        sys.argv[1:] = ["--hydra-help", *of_hydra]
     if found:
         return run_hydra(flags, interrupts)  # unchecked: trains nothing, or from a configuration that is not ours
     if flags.multirun:

@@ -79,7 +79,7 @@ def _nearest_key(key: str, known: list[str], deleted: bool) -> str:
     if parent.startswith("model.blocks.") and parent.count(".") == 3:
         beside = {name: f"{parent}.{name}" for name in LayerConfig.__dataclass_fields__}
     deep_first = sorted(known, key=lambda k: -k.count("."))
-    anywhere = {k.rpartition(".")[2]: k for k in deep_first}
+    anywhere = {k.rpartition(".")[2]: k for k in deep_first if key.startswith("hydra") or not k.startswith("hydra")}
     for candidates in (beside,) if may_be_added else (beside, anywhere):
         close = difflib.get_close_matches(leaf, candidates, n=1, cutoff=0.75)
         if close:

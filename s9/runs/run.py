@@ -48,7 +48,7 @@ def train(
     interrupts, folder = interrupts or Interrupts(), RunFolder(path)
     facts = {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **runtime.git_state()}
     with interrupts.noted():
-        lock, status = _claimed(folder, resumed), Status(folder, facts)
+        lock, status = _claimed(folder, group), Status(folder, facts)
         folder.write_config(config)  # now, because resuming needs it
     interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
     try:
@@ -74,10 +74,10 @@ def train(
         lock.release()
 
 
-def _claimed(folder: RunFolder, resumed: bool) -> RunLock:
+def _claimed(folder: RunFolder, group: str | None) -> RunLock:
     """The lock of the run's folder. Raises TakenError if another process of a sweep has just ended the run."""
     lock = folder.claim()
-    if resumed and folder.is_done():
+    if group is not None and folder.is_done():
         lock.release()
         raise TakenError(f"{folder}: this run is done")
     return lock
