@@ -17,6 +17,7 @@ HELP = """Trains one network, tests it once, and writes everything about the run
 
   python -m s9.train model=dilated aug=full
   python -m s9.train resume=outputs/<date>/<time>-<suffix>     resumes a run that was cut short
+  python -m s9.train resume=outputs/sweeps/<name>              goes on with a sweep
   python -m s9.train model=dilated aug=full resume=auto        the newest unfinished run of this configuration"""
 
 

@@ -35,8 +35,10 @@ def help_text(head: str) -> str:
     lines += [
         "Values (key=value), as in the files of conf/:",
         "  python -m s9.train model.dropout=0.05 optimizer.lr=0.2 trainer.epochs=40 seed=1",
-        "Sweeps (-m, several values):",
-        "  python -m s9.train -m model.dropout=0,0.05,0.1 optimizer.lr=0.1,0.3",
+        "Sweeps (-m, several values); the same command again skips what is done and resumes what was cut:",
+        "  python -m s9.train -m model.dropout=0,0.05,0.1 optimizer.lr=0.1,0.3 seed=0,1,2",
+        "  sweep.dry_run=true shows the jobs and how long they would take; sweep.name=, sweep.cells=, sweep.exclude=,",
+        "  sweep.sample=, sweep.retry=failed, hydra/launcher=joblib|submitit_slurm|ray: see conf/README.md.",
         "Classes of a package of your own: allow=my_package, or S9_ALLOW=my_package in the environment.",
         "Show the configuration and stop: --cfg job. Hydra's own flags: --hydra-help.",
     ]
