@@ -6,7 +6,10 @@ both give the same images and labels in the same order.
 """
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,7 +132,7 @@ class WorkerBatches:
             sampler=batches,
             num_workers=workers,
             multiprocessing_context=multiprocessing.get_context(start_method) if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             # Nothing draws from it; without a generator, DataLoader takes a seed from torch's global stream each epoch.
@@ -165,8 +168,10 @@ class AugmentedImages(Dataset[IndexedBatch]):
         return batch, torch.from_numpy(self.split.labels[index]), torch.from_numpy(index)
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    """One thread; and no traceback of its own: torch hands on what a worker raises, and the run says it in one line."""
     torch.set_num_threads(1)
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for as long as the worker lives
 
 
 def train_loader(
