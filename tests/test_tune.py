@@ -12,8 +12,9 @@ import pytest
 
 from s9.cli.best import as_experiment
 from s9.cli.compose import Asked, checked, compose
+from s9.cli.grid import as_argument
 from s9.cli.help import CONF
-from s9.cli.study import argument, read_asked
+from s9.cli.study import read_asked
 from s9.config.study import read_study
 from s9.sweeps.journal import JOURNAL
 from s9.sweeps.search import Search
@@ -349,7 +350,7 @@ def test_the_command_of_a_trial_trains_its_configuration(here: list[str]) -> Non
 
 @pytest.mark.parametrize("value", [0.1, 1e-05, 3, True, None, "muon", "a b", "it's", "1", "null", "x=1", "a,b"])
 def test_a_value_of_a_space_is_read_again_as_it_was(value: object) -> None:
-    made = compose(Asked([*SMALL, f"+optimizer.{argument('extra', value)}"]))[0]
+    made = compose(Asked([*SMALL, f"+optimizer.{as_argument('extra', value)}"]))[0]
     assert made.optimizer.extra == value and type(made.optimizer.extra) is type(value)
 
 

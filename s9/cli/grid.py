@@ -90,7 +90,7 @@ def grid_of(arguments: Sequence[str], sweep: SweepConfig, options: Callable[[str
     given = {_key(a): one_by_one(a, options) for a in arguments}  # the last counts
     axes = {key: values for key, values in given.items() if len(values) > 1 or parse_sweeps(arguments, key)}
     fixed = {key: values[0] for key, values in given.items() if key not in axes}
-    cells = [{_key(a): a for a in itertools.starmap(_as_argument, cell.items())} for cell in sweep.cells]
+    cells = [{_key(a): a for a in itertools.starmap(as_argument, cell.items())} for cell in sweep.cells]
     of_cells = list(dict.fromkeys(key for cell in cells for key in cell))
     for key in of_cells:
         if key in axes:
@@ -120,7 +120,7 @@ def _key(argument: str) -> str:
     return name
 
 
-def _as_argument(key: str, value: Any) -> str:
+def as_argument(key: str, value: Any) -> str:
     """`key=value` as a person would write it."""
     if isinstance(value, str):
         try:

@@ -20,7 +20,6 @@ from s9.cli.launch import OF_SWEEP
 from s9.cli.launchers import refuse_unknown
 from s9.cli.mistakes import parse
 from s9.config.components import allow_words
-from s9.config.data import Cifar10Config, DigitsConfig
 from s9.config.schema import Config
 from s9.config.sweep import SweepConfig
 from s9.sweeps.jobs import SWEEPS, Job, SweepFolder
@@ -153,22 +152,15 @@ class _Digests:
     """Names jobs by what they compute; images are looked at once for each data set."""
 
     def __init__(self) -> None:
-        from s9.data.sources.load import load_images  # here, with the next: imports torch
-        from s9.runs.check import check_donors
-        from s9.runs.prepare import digest_of
+        from s9.runs.prepare import digest_of, fingerprint_of  # here: imports torch
 
-        self.load_images, self.digest_of, self.check_donors = load_images, digest_of, check_donors
-        self.images: dict[str, str] = {}
+        self.digest_of, self.fingerprint_of = digest_of, fingerprint_of
+        self.images: dict[str, str | None] = {}
 
     def of(self, config: Config) -> str:
-        if config.init_from or config.teacher:
-            self.check_donors(config)
-        if isinstance(config.data, Cifar10Config | DigitsConfig):
-            return self.digest_of(config, None)
         key = json.dumps(asdict(config.data), sort_keys=True)
         if key not in self.images:
-            whole = replace(config.data, val_size=0)  # what is held out as val is no part of which images they are
-            self.images[key] = self.load_images(whole, config.seed).facts.fingerprint
+            self.images[key] = self.fingerprint_of(config)
         return self.digest_of(config, self.images[key])
 
 

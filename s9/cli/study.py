@@ -1,6 +1,5 @@
 """From the arguments of `python -m s9.tune` to a study: its file, its folder, and the run of each of its trials."""
 
-import json
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
@@ -8,21 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from s9.cli.compose import Asked, checked, compose
 from s9.cli.door import key_values
+from s9.cli.grid import as_argument
 from s9.cli.help import CONF
 from s9.cli.launch import asked_of, read_flags
 from s9.cli.mistakes import parse
 from s9.config.components import allow_words
 from s9.config.data import Cifar10Config, DigitsConfig
-from s9.config.identity import Identity, identity
 from s9.config.schema import Config
 from s9.config.study import Range, StudyConfig, read_study
-from s9.data.sources.load import load_images
-from s9.runs.donors import donors_of
 from s9.sweeps.trials import Params, Trial
 from s9.system.errors import UserError, nearest
 
@@ -48,7 +42,7 @@ class AskedStudy:
 
     def arguments(self, params: Params, seed: int) -> list[str]:
         """Those of s9.train for one trial, without flags."""
-        return [*self.asked.overrides, *(argument(key, value) for key, value in params.items()), f"seed={seed}"]
+        return [*self.asked.overrides, *(as_argument(key, value) for key, value in params.items()), f"seed={seed}"]
 
     def config(self, params: Params, seed: int) -> Config:
         """Raises UserError where these parameters do not fit each other."""
@@ -81,19 +75,6 @@ class AskedStudy:
 
 def ends(spec: Range | tuple[Any, ...]) -> tuple[Any, ...]:
     return (spec.low, spec.high) if isinstance(spec, Range) else spec
-
-
-def fingerprint(config: Config) -> str | None:
-    """Of the images; None for a data set that is always the same."""
-    if isinstance(config.data, Cifar10Config | DigitsConfig):
-        return None
-    return load_images(config.data, config.seed).facts.fingerprint
-
-
-def identity_as_asked(config: Config, images: str | None) -> Identity:
-    """The same on every machine that shares a study: device and precision are `auto` where nothing else was asked."""
-    device, precision = config.trainer.device.partition(":")[0], config.trainer.precision
-    return identity(config, device=device, precision=precision, donors=donors_of(config).digests) | {"images": images}
 
 
 def read_asked(arguments: Sequence[str], usage: str) -> tuple[AskedStudy, Config]:
@@ -166,18 +147,3 @@ def _seed(overrides: Sequence[str]) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"{overrides[-1]}: must be a whole number")
     return value
-
-
-def argument(key: str, value: Any) -> str:
-    """`key=value` as Hydra reads the same value again."""
-    if value is None or isinstance(value, bool):
-        return f"{key}={json.dumps(value)}"
-    if not isinstance(value, str):
-        return f"{key}={value!r}"
-    try:
-        if OverridesParser.create().parse_override(f"{key}={value}").value() == value:
-            return f"{key}={value}"
-    except HydraException:
-        pass
-    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{quoted}'"

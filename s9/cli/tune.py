@@ -12,10 +12,10 @@ from rich.console import Console
 
 from s9.cli.best import write_best
 from s9.cli.launchers import environments
-from s9.cli.study import AskedStudy, fingerprint, identity_as_asked, read_asked
+from s9.cli.study import AskedStudy, read_asked
 from s9.config.components import allow_words
 from s9.config.sweep import SweepConfig
-from s9.runs.prepare import digest_of
+from s9.runs.prepare import digest_of, fingerprint_of, identity_as_asked
 from s9.runs.worker import work
 from s9.sweeps.jobs import record
 from s9.sweeps.local import LocalPool
@@ -42,7 +42,7 @@ def tune(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int:
         UserError: in one line, what is wrong; no trial has begun.
     """
     asked, config = read_asked(arguments, usage)
-    images = fingerprint(config)
+    images = fingerprint_of(config)
     epochs = config.trainer.epochs
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from s9.config.data import Cifar10Config, DigitsConfig
 from s9.config.identity import Identity, identity
 from s9.config.schema import Config
 from s9.data import keys
@@ -63,21 +64,31 @@ def identity_of(config: Config, donors: Donors | None = None) -> Identity:
     return identity(config, device=compute.device.type, precision=compute.precision_name, donors=digests)
 
 
-def digest_of(config: Config, images: str | None) -> str:
-    """The name of the run as a job of a sweep: ten hexadecimal digits, of all that can change its result.
+def fingerprint_of(config: Config) -> str | None:
+    """Of the images that the run would use; None for a data set that is always the same. Raises what loading raises."""
+    if isinstance(config.data, Cifar10Config | DigitsConfig):
+        return None
+    whole = replace(config.data, val_size=0)  # what is held out as val is no part of which images they are
+    return load_images(whole, config.seed).facts.fingerprint
 
-    Device and precision count as they are asked for, so that every machine finds the job.
+
+def identity_as_asked(config: Config, images: str | None) -> Identity:
+    """The run's identity with device and precision as they are asked for, so that every machine finds the same run.
 
     Args:
-        images: the fingerprint of the images; None for a data set that is always the same.
+        images: what `fingerprint_of` returns.
 
     Raises:
         UserError: a donor is missing or does not fit.
     """
-    device = config.trainer.device.partition(":")[0]
-    donors = donors_of(config).digests
-    whole = identity(config, device=device, precision=config.trainer.precision, donors=donors) | {"images": images}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:10]
+    device, precision = config.trainer.device.partition(":")[0], config.trainer.precision
+    return identity(config, device=device, precision=precision, donors=donors_of(config).digests) | {"images": images}
+
+
+def digest_of(config: Config, images: str | None) -> str:
+    """The name of the run as a job: ten hexadecimal digits of its identity as asked."""
+    whole = json.dumps(identity_as_asked(config, images), sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:10]
 
 
 def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts | None = None) -> Prepared:
