@@ -17,7 +17,7 @@ S9 = ROOT / "s9"
 FILES = sorted(S9.rglob("*.py"))
 
 # Each room imports those before it, and itself. assignment and benchmarks stand aside: doors alone import them.
-ORDER = ("system", "config", "data", "models", "training", "tracking", "sweeps", "runs", "cli")
+ORDER = ("system", "config", "data", "models", "training", "tracking", "sweeps", "pages", "runs", "cli")
 ASIDE = {"assignment": ("system", "config", "data", "models"), "benchmarks": ORDER}
 DOORS = {file.stem for file in S9.glob("*.py")} - {"__init__"}
 TOP_LEVEL = {"pyproject.toml", "Makefile", "README.md", "LICENSE", "conf", "s9", "tests", "outputs"}

@@ -34,7 +34,11 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
         Interrupted: a signal came; all jobs are saved.
     """
     plan = plan_of(asked)
-    before = plan.folder.read().get("keys", [])
+    stored = plan.folder.read()
+    before = stored.get("keys", [])
+    if stored and plan.sweep.paired != bool(stored.get("paired")):
+        began = "with" if stored.get("paired") else "without"
+        plan.said.append(f"sweep.paired has no effect now: the sweep began {began} it")
     if before and set(before) != set(plan.keys):
         held, now = ", ".join(before), ", ".join(plan.keys)
         plan.said.append(
@@ -48,7 +52,7 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     to_run.sort(key=lambda job: ORDER.index(rows[job.digest].state))
     if plan.sweep.dry_run:
         return dry_run(plan, list(rows.values()), to_run)
-    plan.folder.note(arguments, plan.keys, plan.jobs)
+    plan.folder.note(arguments, plan.keys, plan.jobs, paired=plan.sweep.paired)
     if to_run:
         pool = pool_for(plan, to_run)
         slots = min(pool.room(), len(to_run))

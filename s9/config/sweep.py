@@ -18,6 +18,7 @@ class SweepConfig:
     exclude: str | None = None  # jobs for which this condition holds do not run
     sample: int | None = None  # so many of the cells, drawn by sample_seed; null: all
     sample_seed: int = 0
+    paired: bool = False  # the answer takes the differences between seeds out; counts where the sweep begins with it
     jobs_per_gpu: int | None = None  # at the same time; null: one
 
     def __post_init__(self) -> None:

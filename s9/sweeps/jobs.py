@@ -57,8 +57,10 @@ class SweepFolder:
                     return other
         return here
 
-    def note(self, arguments: Sequence[str], keys: Sequence[str], jobs: Iterable[Job]) -> None:
+    def note(self, arguments: Sequence[str], keys: Sequence[str], jobs: Iterable[Job], *, paired: bool = False) -> None:
         """Adds these jobs to those of the sweep, and stores the arguments that ask for them.
+
+        paired: stored by the sweep's first command alone, since later ones may have seen results.
 
         Raises:
             UserError: the folder cannot be written.
@@ -69,7 +71,8 @@ class SweepFolder:
                 known = self.read()
                 listed = known.get("jobs", {}) | {job.digest: job.values for job in jobs}
                 every = list(dict.fromkeys([*known.get("keys", []), *keys]))
-                content = {"arguments": list(arguments), "keys": every, "jobs": listed}
+                first = known.get("paired", False) if known else paired
+                content = {"arguments": list(arguments), "keys": every, "paired": first, "jobs": listed}
                 write_whole(self.asked, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:
             where = "sweeps are written there, choose with hydra.sweep.dir="

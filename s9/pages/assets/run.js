@@ -1,0 +1,154 @@
+// A run's page: its curves, confusion matrix, tables and reliability diagram.
+"use strict";
+
+const { curves, onTest } = data;
+
+// One chart of values by epoch. series: [name, values, colour, dashed]; star: [name, value] of test, at the last epoch.
+function byEpoch(id, series, format, star = null) {
+  const epochs = curves.epoch, few = epochs.length <= 40;
+  const marks = {
+    silent: true, symbol: "none", lineStyle: { type: "dashed", color: colour("warn") },
+    label: { show: curves.resumed.length <= 3, formatter: "resumed", color: colour("warn"), fontSize: 11 },
+    data: curves.resumed.map((epoch) => ({ xAxis: epoch })),
+  };
+  const known = series.filter(([, values]) => values.some((value) => value !== null && value !== undefined));
+  if (!known.length) return;
+  const drawn = known.map(([name, values, tint], number) => ({
+    name, type: "line", color: tint, data: values.map((value, place) => [epochs[place], value]), showSymbol: few, symbolSize: 5,
+    ...(number === 0 ? { markLine: marks } : {}),
+  }));
+  if (star) drawn.push({
+    name: star[0], type: "scatter", color: COLOURS[2], symbol: "diamond", symbolSize: 12, data: [[epochs[epochs.length - 1], star[1]]],
+  });
+  chart(id, () => ({
+    tooltip: {
+      trigger: "axis",
+      formatter: (points) => `epoch ${points[0].value[0]}<br>` + points.map((p) => `${p.marker}${p.seriesName} ${format(p.value[1])}`).join("<br>"),
+    },
+    legend: drawn.length > 1 ? { top: 4 } : undefined,
+    grid: { left: 56, right: 20, top: drawn.length > 1 ? 44 : 24, bottom: 44 },
+    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 26, minInterval: 1, min: Math.min(1, ...curves.resumed), max: epochs[epochs.length - 1] },
+    yAxis: { type: "value", scale: true, axisLabel: { formatter: (value) => format(value, true) } },
+    series: drawn.map((one) => ({ ...one, ...(one.markLine ? { markLine: { ...marks, lineStyle: { type: "dashed", color: colour("warn") } } } : {}) })),
+  }));
+}
+
+const four = (value) => (value === null ? "" : String(+value.toPrecision(4)));
+const inPercent = (value, axis = false) => (axis ? String(+(100 * value).toFixed(2)) : `${percent(value)} %`);
+if (curves.epoch.length) {
+  const { test } = curves;
+  byEpoch("chart-loss", [["train", curves["train/loss"], COLOURS[0]], ["val", curves["val/loss"], COLOURS[5]]], four, test && ["test", test.loss]);
+  byEpoch("chart-accuracy", [["train", curves["train/accuracy"], COLOURS[0]], ["val", curves["val/accuracy"], COLOURS[5]]], inPercent, test && ["test", test.accuracy]);
+  byEpoch("chart-lr", [["learning rate", curves.lr, COLOURS[0]]], four);
+}
+
+// Rows of the table of mistakes, or null; shows the images of one true and one predicted class.
+let mistakes = null;
+
+function choose(truth, predicted) {
+  const said = document.getElementById("chosen");
+  if (!mistakes || !said) return;
+  said.hidden = truth === null;
+  said.replaceChildren();
+  if (truth === null) return mistakes.clearFilter();
+  mistakes.setFilter([{ field: "true", type: "=", value: truth }, { field: "predicted", type: "=", value: predicted }]);
+  const all = document.createElement("button");
+  all.textContent = "show all";
+  all.addEventListener("click", () => choose(null));
+  said.append(`${truth}, predicted as ${predicted} `, all);
+  document.getElementById("mistake-table").scrollIntoView({ block: "center" });
+}
+
+function confusion() {
+  const { classes, totals, cells } = onTest, count = classes.length, named = count <= 40, written = count <= 20;
+  const narrow = () => document.getElementById("chart-confusion").clientWidth < 600;
+  const share = ([truth, , images]) => images / totals[truth];
+  const points = (right) => cells.filter(([truth, predicted]) => (truth === predicted) === right)
+    .map((cell) => [cell[1], cell[0], cell[2], Math.sqrt(share(cell))]);  // the root: a few percent are seen too
+  const series = (right) => ({
+    type: "heatmap", data: points(right), progressive: 0,
+    label: {
+      show: written, fontSize: narrow() ? 8 : 11, formatter: (p) => p.value[2].toLocaleString("en"),
+      color: colour("text"),
+    },
+    emphasis: { itemStyle: { borderColor: colour("text"), borderWidth: 1 } },
+  });
+  const scale = (seriesIndex, tint) => ({
+    show: false, type: "continuous", min: 0, max: 1, dimension: 3, seriesIndex, inRange: { color: [colour("background"), tint] },
+  });
+  const axis = (name, inverse) => ({
+    type: "category", data: classes, name, nameLocation: "middle", inverse, splitArea: { show: false },
+    axisLabel: {
+      show: named, interval: 0, hideOverlap: false, rotate: inverse ? 0 : 90, width: narrow() ? 64 : 110, overflow: "truncate",
+      fontSize: narrow() || count > 20 ? 9 : 12,
+    },
+    axisTick: { show: false }, splitLine: { show: count <= 40, lineStyle: { opacity: 0.35 } },
+  });
+  const zoom = count > 40 ? [{ type: "slider", xAxisIndex: 0, bottom: 4, height: 16, showDetail: false }, { type: "slider", yAxisIndex: 0, right: 4, width: 16, showDetail: false }] : undefined;
+  chart("chart-confusion", () => {
+    const room = named ? (narrow() ? 74 : 124) : 24;
+    return {
+      tooltip: {
+        formatter: ({ value: [predicted, truth, images] }) => `${escaped(classes[truth])}, predicted as ${escaped(classes[predicted])}<br>`
+          + `<b>${images.toLocaleString("en")}</b> of ${totals[truth].toLocaleString("en")} images (${percent(images / totals[truth])} %)`,
+      },
+      grid: { left: room + 16, right: zoom ? 32 : 8, top: 8, bottom: room + 16 + (zoom ? 20 : 0) },
+      xAxis: { ...axis("predicted class", false), nameGap: room },
+      yAxis: { ...axis("true class", true), nameGap: room },
+      dataZoom: zoom,
+      visualMap: [scale(0, dark.matches ? "#2f7fc4" : "#6db1e8"), scale(1, dark.matches ? "#c4601d" : "#f08a3c")],
+      series: [series(true), series(false)],
+    };
+  }, ({ value: [predicted, truth] }) => { if (predicted !== truth) choose(classes[truth], classes[predicted]); });
+}
+
+function reliability() {
+  const { bins } = onTest;
+  const seen = (value) => bins.map((bin) => (bin[2] ? value(bin) : null));
+  chart("chart-calibration", () => ({
+    tooltip: {
+      trigger: "axis", axisPointer: { type: "shadow" },
+      formatter: ([{ dataIndex }]) => {
+        const [low, high, images, sure, right] = bins[dataIndex];
+        const rest = images ? `<br>mean probability ${percent(sure)} %<br>right ${percent(right)} %` : "";
+        return `probability ${percent(low, 1)} to ${percent(high, 1)} %<br>${images.toLocaleString("en")} images${rest}`;
+      },
+    },
+    legend: { top: 4, data: ["right", "mean probability", "images"] },
+    axisPointer: { link: [{ xAxisIndex: "all" }] },
+    grid: [{ left: 60, right: 16, top: 40, bottom: "42%" }, { left: 60, right: 16, top: "66%", bottom: 48 }],
+    xAxis: [0, 1].map((gridIndex) => ({
+      type: "category", gridIndex, data: bins.map((bin) => percent(bin[1], 0)), axisLabel: { show: gridIndex === 1 }, axisTick: { show: gridIndex === 1 },
+      name: gridIndex ? "probability of the predicted class, up to (%)" : "", nameLocation: "middle", nameGap: 28,
+    })),
+    yAxis: [
+      { type: "value", gridIndex: 0, min: 0, max: 100, name: "%" },
+      { type: "value", gridIndex: 1, splitNumber: 2, name: "images" },
+    ],
+    series: [
+      { name: "right", type: "bar", color: COLOURS[0], barCategoryGap: "8%", data: seen((bin) => 100 * bin[4]) },
+      { name: "mean probability", type: "scatter", color: COLOURS[1], symbol: "diamond", symbolSize: 11, data: seen((bin) => 100 * bin[3]) },
+      { name: "images", type: "bar", color: COLOURS[4], barCategoryGap: "8%", xAxisIndex: 1, yAxisIndex: 1, data: bins.map((bin) => bin[2]) },
+    ],
+  }));
+}
+
+const number = { hozAlign: "right", sorter: "number", headerFilter: "input", headerFilterPlaceholder: "at least", headerFilterFunc: ">=" };
+const count = { ...number, formatter: (cell) => (cell.getValue() ?? "").toLocaleString("en") };
+
+if (onTest) {
+  const { classes } = onTest;
+  if (onTest.cells) confusion();
+  reliability();
+  table("class-table", [
+    { title: "class", field: "name", frozen: false, maxWidth: 320 },
+    { title: "images", field: "images", ...count }, { title: "right", field: "right", ...count },
+    { title: "recall %", field: "recall", ...number }, { title: "precision %", field: "precision", ...number },
+    { title: "most confused with", field: "other", maxWidth: 320 }, { title: "images", field: "confused", ...count },
+  ], onTest.perClass.map(([name, images, right, recall, precision, other, confused]) => ({ name, images, right, recall, precision, other, confused })));
+  mistakes = table("mistake-table", [
+    { title: "file", field: "file", maxWidth: 480 }, { title: "true class", field: "true", maxWidth: 240 },
+    { title: "predicted class", field: "predicted", maxWidth: 240 },
+    { title: "probability of predicted %", field: "sure", ...number }, { title: "of true %", field: "chance", ...number },
+  ], onTest.mistakes.map(([file, truth, predicted, sure, chance]) => ({ file, true: classes[truth], predicted: classes[predicted], sure, chance })));
+}

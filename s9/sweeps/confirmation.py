@@ -1,0 +1,119 @@
+"""The confirmation of a sweep: its best cell and its baseline on seeds that took no part in choosing the best."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from scipy import stats
+
+from s9.sweeps.jobs import SweepFolder
+from s9.sweeps.statistics import Difference
+from s9.sweeps.table import SEED, Row
+from s9.system.errors import UserError
+from s9.system.files import write_whole
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One confirmation that was asked for. counts: numbers of seeds, one after another; more than one was raised."""
+
+    best: dict[str, str]
+    baseline: dict[str, str]
+    seeds: list[int]
+    counts: list[int]
+    paired: bool = False
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the fresh seeds say. difference: best minus baseline, None below two seeds each; n: done, of each."""
+
+    asked: Asked
+    n: tuple[int, int]
+    difference: Difference | None
+
+    @property
+    def whole(self) -> bool:
+        return self.n == (len(self.asked.seeds), len(self.asked.seeds))
+
+
+class ConfirmationFolder:
+    """`<sweep>-confirm`, a sweep of its own, with the list of what was asked."""
+
+    def __init__(self, sweep: Path):
+        self.folder = SweepFolder(sweep.with_name(f"{sweep.name}-confirm"))
+        self.asked = self.folder.path / "confirm.json"
+
+    def read(self) -> list[Asked]:
+        """Oldest first; empty where nothing readable is stored."""
+        try:
+            return [Asked(**one) for one in json.loads(self.asked.read_bytes())]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def asked_for(
+        self, best: Mapping[str, str], baseline: Mapping[str, str], count: int, *, used: Iterable[int], paired: bool
+    ) -> Asked:
+        """What is asked: the seeds of an earlier confirmation of the same cells, then fresh ones up to `count`.
+
+        used: seeds that took part in choosing the best.
+        """
+        stored = self.read()
+        before = next((one for one in stored if (one.best, one.baseline) == (best, baseline)), None)
+        seeds, counts = (list(before.seeds), list(before.counts)) if before else ([], [])
+        first = 1 + max([-1, *used, *(seed for one in stored for seed in one.seeds)])
+        seeds += range(first, first + max(0, count - len(seeds)))
+        if count > max(counts, default=0):
+            counts.append(count)
+        return Asked(dict(best), dict(baseline), seeds, counts, paired)
+
+    def note(self, asked: Asked) -> None:
+        """Stores what is asked as the newest.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        others = [one for one in self.read() if (one.best, one.baseline) != (asked.best, asked.baseline)]
+        content = [asdict(one) for one in [*others, asked]]
+        try:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.asked, (json.dumps(content, indent=1) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"{error.filename or self.folder.path}: {error.strerror}") from None
+
+    def confirmation(self) -> Confirmation | None:
+        """Of what was asked last; None where nothing was."""
+        stored = self.read()
+        if not stored:
+            return None
+        asked = stored[-1]
+        _, rows = self.folder.rows()
+        best, baseline = (_scores(rows, cell, asked.seeds) for cell in (asked.best, asked.baseline))
+        return Confirmation(asked, (len(best), len(baseline)), _difference(best, baseline, asked))
+
+
+def _scores(rows: Sequence[Row], cell: Mapping[str, str], seeds: Sequence[int]) -> dict[str, float]:
+    """Val accuracies by seed."""
+    wanted = {str(seed) for seed in seeds}
+    own = (row for row in rows if {k: v for k, v in row.values.items() if k != SEED} == cell)
+    return {row.values[SEED]: row.score for row in own if row.score is not None and row.values.get(SEED) in wanted}
+
+
+def _difference(best: Mapping[str, float], baseline: Mapping[str, float], asked: Asked) -> Difference | None:
+    """Best minus baseline by Welch's t test; by the paired t test where pairing was declared."""
+    both = sorted(best.keys() & baseline.keys())
+    if min(len(best), len(baseline)) < 2 or (asked.paired and len(both) < 2):
+        return None
+    if asked.paired:
+        one, other = [best[seed] for seed in both], [baseline[seed] for seed in both]
+        tested = stats.ttest_rel(one, other)
+    else:
+        one, other = list(best.values()), list(baseline.values())
+        if len({*one}) == len({*other}) == 1:  # no spread, no test
+            return None
+        tested = stats.ttest_ind(one, other, equal_var=False)
+    low, high = tested.confidence_interval(0.95)
+    names = " ".join(asked.best.values()), " ".join(asked.baseline.values())
+    mean = sum(one) / len(one) - sum(other) / len(other)
+    return Difference(*names, mean, float(low), float(high), float(tested.pvalue))
