@@ -1,32 +1,45 @@
-"""Draws a run's figures again from its files alone, on any machine.   python -m s9.report run=outputs/..."""
+"""Writes the page of a run or of a sweep, from its files alone.   python -m s9.report sweep=outputs/sweeps/..."""
 
 from pathlib import Path
 
-from s9.cli.door import key_values, open_door
+from s9.cli.door import key_values, open_door, refuse_unknown
 from s9.system.errors import UserError
+from s9.system.interrupt import Interrupted, Interrupts, leave
 
 USAGE = """python -m s9.report run=outputs/<date>/<time>-<suffix>
+python -m s9.report sweep=outputs/sweeps/<name> [runs=false|true] [watch=false|true]
 
-Draws augmentation, curves, misclassified and confusion from the files in the folder; needs no data and no weights."""
+Writes report.html into the folder: one file that works without a network; needs no images and no weights.
+run: also draws figures/ again. sweep: what makes a difference and what cannot be told, with figures and cells.csv.
+runs=true: also the page of every run of the sweep, about 2 MB each. watch=true: a view in the terminal while jobs run.
+Exit code 0; 1: a figure cannot be drawn; 2: the folder cannot be read or written; 128 + n: ended by signal n."""
+
+OWN = {"run": "", "sweep": "", "runs": "false", "watch": "false"}
 
 
-def main(arguments: list[str]) -> None:
-    path = Path(key_values(arguments, {"run": None}, USAGE)["run"])
+def main(arguments: list[str]) -> int:
+    given = key_values(arguments, OWN, USAGE)
+    refuse_unknown(given, dict.fromkeys(("runs", "watch"), ("false", "true")))
+    if bool(given["run"]) == bool(given["sweep"]):
+        raise UserError("give run=<folder> or sweep=<folder>")
+    if given["run"] and (alone := [key for key in ("runs", "watch") if given[key] == "true"]):
+        raise UserError(f"{alone[0]}=true: belongs to sweep=")
+    path = Path(given["run"] or given["sweep"])
     if not path.is_dir():
-        raise UserError(f"run={path}: there is no such folder")
+        raise UserError(f"{'run' if given['run'] else 'sweep'}={path}: there is no such folder")
 
-    from s9.tracking.figures import draw_all
-    from s9.tracking.folder import RunFolder
+    from s9.cli.report import report_run, report_sweep, watch_sweep
 
-    folder, failed = RunFolder(path), list[str]()
-    drawn = draw_all(folder, failed.append)
-    if not drawn and not failed:
-        wanted = ", ".join(file.name for file in (folder.metrics, folder.samples, folder.predictions))
-        raise UserError(f"run={path}: holds no files of a run; wanted one of {wanted}")
-    for picture in drawn:
-        print(picture)
-    if failed:
-        raise UserError("; ".join(line.partition("; later")[0] for line in failed))
+    if given["run"]:
+        return report_run(path)
+    if given["watch"] == "true":
+        try:
+            with Interrupts(end=leave) as interrupts:
+                watch_sweep(path, interrupts)
+        except Interrupted as stop:
+            leave(128 + stop.number)
+        return 0
+    return report_sweep(path, runs=given["runs"] == "true")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_every_folder_is_a_room_whose_place_is_known() -> None:
 
 
 def test_the_doors_are_known() -> None:
-    assert sorted(DOORS) == ["bench", "check", "evaluate", "report", "train", "tune"]
+    assert sorted(DOORS) == ["bench", "check", "compare", "confirm", "dashboard", "evaluate", "report", "train", "tune"]
 
 
 @every_file

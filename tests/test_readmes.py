@@ -24,10 +24,11 @@ MADE_UP = ("<", "$", "my_images", "=mine", "outputs/")  # what a reader has to p
 DONORS = ("init_from=", "teacher=")
 DOORS: dict[str, dict[str, str | None]] = {
     "evaluate": {"run": None} | {key: values[0] for key, values in ALLOWED.items()},
-    "report": {"run": None},
+    "report": dict.fromkeys(("run", "sweep", "runs", "watch"), ""),
 }
 OWN = {
     "bench": ("bench=", "repeats=", "images=", "out=", "page="),
+    "confirm": ("sweep=", "seeds=", "baseline=", "best="),
     "tune": ("study=", "study.", "trials=", "jobs=", "folder=", "storage="),
 }
 

@@ -336,3 +336,10 @@ def test_an_end_that_a_run_has_to_say_itself_is_not_said_for_it(make: Make, stat
     folder = make("a", state="running", **HERE)
     record(folder, Outcome(state))
     assert folder.read_status()["state"] == "running"
+
+
+def test_pairing_is_what_the_sweeps_first_command_says(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    for paired in (False, True):
+        folder.note(["-m"], ("seed",), [], paired=paired)
+    assert folder.read()["paired"] is False

@@ -46,7 +46,15 @@ def answer_of(folder: SweepFolder) -> Answer:
         *confirmed_in_words(folder.path, cells, confirmation),
         *seeds_in_words(cells, analysis),
     ]
-    return Answer(keys, cells, rows, analysis, told, warnings(cells, rows, analysis), confirmation)
+    return Answer(
+        keys=keys,
+        cells=cells,
+        rows=rows,
+        analysis=analysis,
+        sentences=told,
+        warnings=warnings(cells, rows, analysis),
+        confirmation=confirmation,
+    )
 
 
 def _by_seed(cell: Cell) -> dict[str, float]:
@@ -86,7 +94,7 @@ def effect_in_words(effect: Effect, keys: int) -> str:
         widest = max(effect.differences, key=lambda d: abs(d.mean))
         seen = widest if widest.mean >= 0 else _seen_from(widest.second, widest)
         return (
-            f"{effect.key}: no difference can be told (p = {_p(effect.p)}{holm}); the largest, {seen.first} against "
+            f"{effect.key}: no difference can be told ({_p(effect.p)}{holm}); the largest, {seen.first} against "
             f"{seen.second}, is {_points(seen)}; {sure} {_interval(seen)}."
         )
     below = [f"{d.second} is {_points(d)} below ({_interval(d)})" for d in against if d.low > 0]
@@ -94,7 +102,7 @@ def effect_in_words(effect: Effect, keys: int) -> str:
     told = [*below, f"{_listed(alike)} cannot be told from {best.value}"] if alike else below
     where = "" if below else "; values below the best differ from each other"
     return (
-        f"{effect.key} makes a difference (p = {_p(effect.p)}{holm}): {best.value} has the highest mean, "
+        f"{effect.key} makes a difference ({_p(effect.p)}{holm}): {best.value} has the highest mean, "
         f"val {points(best.mean)} %; {'; '.join(told)}{where} ({sure}s)."
     )
 
@@ -109,7 +117,7 @@ def interactions_in_words(analysis: Analysis) -> list[str]:
     if not analysis.interactions:
         return ["Whether keys act together cannot be tested: their values do not occur in enough combinations."]
     least = min(one.p for one in analysis.interactions)
-    return [f"No interaction of two keys can be told (smallest p = {_p(least)} by Holm): each key is read by itself."]
+    return [f"No interaction of two keys can be told (the smallest has {_p(least)} by Holm): each key is read by itself."]
 
 
 def cells_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
@@ -143,7 +151,7 @@ def confirmed_in_words(path: Path, cells: Sequence[Cell], confirmation: Confirma
     verdict = "the difference is real on this split" if real else "the difference cannot be told from chance"
     said = [
         f"Confirmed on {len(asked.seeds)} fresh seeds each, the only unbiased number here: {pair} is "
-        f"{_signed(difference)} (95 % interval {_interval(difference)}, p = {_p(difference.p or 0)}): {verdict}."
+        f"{_signed(difference)} (95 % interval {_interval(difference)}, {_p(difference.p or 0)}): {verdict}."
     ]
     if len(asked.counts) > 1:
         counts = " to ".join(map(str, asked.counts))
@@ -226,11 +234,11 @@ def _seen_from(value: str, difference: Difference) -> Difference:
     if difference.first == value:
         return difference
     d = difference
-    return Difference(d.second, d.first, -d.mean, -d.high, -d.low, d.p)
+    return Difference(d.second, d.first, mean=-d.mean, low=-d.high, high=-d.low, p=d.p)
 
 
 def _p(p: float) -> str:
-    return "below 0.0001" if p < 0.0001 else f"{p:.2g}"
+    return "p below 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ class ConfirmationFolder:
         seeds += range(first, first + max(0, count - len(seeds)))
         if count > max(counts, default=0):
             counts.append(count)
-        return Asked(dict(best), dict(baseline), seeds, counts, paired)
+        return Asked(dict(best), dict(baseline), seeds=seeds, counts=counts, paired=paired)
 
     def note(self, asked: Asked) -> None:
         """Stores what is asked as the newest.
@@ -116,4 +116,4 @@ def _difference(best: Mapping[str, float], baseline: Mapping[str, float], asked:
     low, high = tested.confidence_interval(0.95)
     names = " ".join(asked.best.values()), " ".join(asked.baseline.values())
     mean = sum(one) / len(one) - sum(other) / len(other)
-    return Difference(*names, mean, float(low), float(high), float(tested.pvalue))
+    return Difference(*names, mean=mean, low=float(low), high=float(high), p=float(tested.pvalue))

@@ -102,3 +102,13 @@ def cells_design(cell: np.ndarray) -> np.ndarray:
 def critical_range(confidence: float, groups: int, df: int) -> float:
     """The studentized range that `groups` equal groups exceed in 1 - confidence of cases."""
     return float(stats.studentized_range.ppf(confidence, groups, df))
+
+
+def intraclass_correlation(table: np.ndarray) -> float | None:
+    """Of the rows within columns, for (rows, columns) without gaps, by mean squares; None without any spread."""
+    rows, columns = table.shape
+    residual = table - table.mean(1, keepdims=True)
+    of_columns = rows * float((residual.mean(0) ** 2).sum()) / (columns - 1)
+    left = float(((residual - residual.mean(0)) ** 2).sum()) / ((rows - 1) * (columns - 1))
+    total = of_columns + (rows - 1) * left
+    return (of_columns - left) / total if total > 0 else None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from s9.sweeps.linear import Linear, additive, cells_design, columns_of, critical_range
+from s9.sweeps.linear import Linear, additive, cells_design, columns_of, critical_range, intraclass_correlation
 
 ALPHA, ALPHA_INTERACTIONS = 0.05, 0.01  # of which the second is a part of the first
 
@@ -75,7 +75,7 @@ class Interaction:
     differs: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """What the seeds say. sd: pooled over the cells, None where no cell has two seeds or all seeds score the same.
 
@@ -84,15 +84,15 @@ class Analysis:
     paired: whether differences between seeds were taken out.
     """
 
-    sd: float | None
+    sd: float | None = None
     df: int
-    sd_low: float | None
-    sd_high: float | None
-    effects: tuple[Effect, ...]
-    interactions: tuple[Interaction, ...]
+    sd_low: float | None = None
+    sd_high: float | None = None
+    effects: tuple[Effect, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
     like_best: tuple[bool, ...]
     leads: tuple[Difference | None, ...]
-    declared: bool
+    declared: bool = False
     correlation: float | None
     paired: bool
 
@@ -114,7 +114,7 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
     if full.df == 0 or full.rss <= 1e-12 * max(1.0, float(y @ y)):
         like = tuple(bool(sample.scores) for sample in samples)
         none = tuple(None for _ in samples)
-        return Analysis(None, full.df, None, None, (), (), like, none, False, correlation, paired)
+        return Analysis(df=full.df, like_best=like, leads=none, correlation=correlation, paired=paired)
     variance = full.rss / full.df
     interactions = _interactions(keys, values, blocks, y, variance=variance, df=full.df)
     alpha = ALPHA - ALPHA_INTERACTIONS if interactions else ALPHA
@@ -127,7 +127,17 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
     )
     low, high = (math.sqrt(full.rss / stats.chi2.ppf(q, full.df)) for q in (0.975, 0.025))
     return Analysis(
-        math.sqrt(variance), full.df, low, high, effects, interactions, like, leads, declared, correlation, paired
+        sd=math.sqrt(variance),
+        df=full.df,
+        sd_low=low,
+        sd_high=high,
+        effects=effects,
+        interactions=interactions,
+        like_best=like,
+        leads=leads,
+        declared=declared,
+        correlation=correlation,
+        paired=paired,
     )
 
 
@@ -160,12 +170,12 @@ def _effects(
         levels = model.levels[k]
         half = critical_range(1 - spent[k], len(levels), df) / math.sqrt(2)
         differences = tuple(
-            Difference(levels[first], levels[second], mean, mean - half * error, mean + half * error)
-            for first, second, mean, error in pairs_of[k]
+            _around(mean, half * error, levels[first], levels[second]) for first, second, mean, error in pairs_of[k]
         )
         p = adjusted[k]
         marginal = tuple(Level(v, model.mean(k, at), values[k].count(v)) for at, v in enumerate(levels))
-        effects.append(Effect(key, marginal, differences, p, p is not None and p <= alpha, 1 - spent[k]))
+        differs = p is not None and p <= alpha
+        effects.append(Effect(key, marginal, differences, p=p, differs=differs, confidence=1 - spent[k]))
     return tuple(effects)
 
 
@@ -207,8 +217,12 @@ def _leads(samples: Sequence[Sample], full: Linear, variance: float) -> tuple[Di
         error = math.sqrt(variance * full.spread_of(place_of[best], place_of[at]))
         mean = means[best] - means[at]
         names = " ".join(samples[best].values), " ".join(sample.values)
-        leads.append(Difference(*names, mean, mean - half * error, mean + half * error))
+        leads.append(_around(mean, half * error, *names))
     return tuple(leads)
+
+
+def _around(mean: float, half: float, first: str, second: str) -> Difference:
+    return Difference(first, second, mean=mean, low=mean - half, high=mean + half)
 
 
 def _holm(p_of: Sequence[float | None], alpha: float) -> tuple[list[float | None], list[float]]:
@@ -226,14 +240,9 @@ def _holm(p_of: Sequence[float | None], alpha: float) -> tuple[list[float | None
 
 
 def _correlation(samples: Sequence[Sample]) -> float | None:
-    """The intraclass correlation of cells within seeds, over the seeds that all cells with scores share."""
+    """Of cells within seeds, over the seeds that all cells with scores share."""
     scored = [sample.scores for sample in samples if sample.scores]
     shared = sorted(set.intersection(*(set(scores) for scores in scored))) if scored else []
     if len(scored) < 2 or len(shared) < 2:
         return None
-    table = np.array([[scores[seed] for seed in shared] for scores in scored])
-    residual = table - table.mean(1, keepdims=True)
-    of_seeds = len(scored) * float((residual.mean(0) ** 2).sum()) / (len(shared) - 1)
-    left = float(((residual - residual.mean(0)) ** 2).sum()) / ((len(scored) - 1) * (len(shared) - 1))
-    total = of_seeds + (len(scored) - 1) * left
-    return (of_seeds - left) / total if total > 0 else None
+    return intraclass_correlation(np.array([[scores[seed] for seed in shared] for scores in scored]))

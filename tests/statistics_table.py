@@ -1,0 +1,71 @@
+"""The table of s9/sweeps/README.md: false alarms and power in made-up sweeps.   python -m tests.statistics_table
+
+Scores are normal with one standard deviation (sd). `effect`: the second value of the first key is better by so many sd.
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from s9.sweeps.statistics import Analysis, Sample, analyse
+
+DESIGNS = [((3, 3, 3), 2), ((3, 3, 3), 3), ((3, 3, 3), 5), ((3, 3), 3), ((3, 3), 5), ((3, 3), 8), ((4,), 3), ((4,), 8)]
+MEAN, SD = 0.85, 0.003
+
+
+def made_up(shape: Sequence[int], seeds: int, effect: float, rng: np.random.Generator) -> list[Sample]:
+    """A sweep of len(shape) keys."""
+    cells = itertools.product(*(range(count) for count in shape))
+    return [
+        Sample(
+            tuple(map(str, cell)),
+            {str(seed): MEAN + SD * (effect * (cell[0] == 1) + rng.standard_normal()) for seed in range(seeds)},
+        )
+        for cell in cells
+    ]
+
+
+@dataclass
+class Rates:
+    """Parts of the sweeps. alarm: anything was declared that is not so; found: the key that has an effect."""
+
+    alarm: float
+    found: float
+
+
+def rates(shape: Sequence[int], seeds: int, effect: float, repeats: int) -> Rates:
+    rng = np.random.default_rng([*shape, seeds, round(100 * effect)])
+    keys = "abc"[: len(shape)]
+    analyses = [analyse(keys, made_up(shape, seeds, effect, rng)) for _ in range(repeats)]
+    found = sum(analysis.effects[0].differs for analysis in analyses) / repeats
+    return Rates(sum(false_alarm(analysis, effect) for analysis in analyses) / repeats, found)
+
+
+def false_alarm(analysis: Analysis, effect: float) -> bool:
+    """Whether it declares something that is not so: without an effect that is anything, with one the other keys."""
+    others = any(one.differs for one in (*analysis.effects[1:], *analysis.interactions))
+    return others if effect else analysis.declared
+
+
+def main(repeats: int) -> None:
+    columns = (
+        "grid, seeds a cell",
+        "nothing differs: anything is declared",
+        "1 sd: found",
+        "2 sd: found",
+        "others declared",
+    )
+    print(f"| {' | '.join(columns)} |")
+    print("|---|---|---|---|---|")
+    for shape, seeds in DESIGNS:
+        none, one, two = (rates(shape, seeds, effect, repeats) for effect in (0.0, 1.0, 2.0))
+        cells = [none.alarm, one.found, two.found, two.alarm]
+        said = " | ".join(f"{100 * part:.1f} %" for part in cells)
+        print(f"| {' x '.join(map(str, shape))}, {seeds} | {said} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

@@ -1,0 +1,81 @@
+"""`python -m s9.confirm` as a real process on real sweeps of a tiny network; its mistakes are one line each."""
+
+from pathlib import Path
+
+import pytest
+
+from s9.sweeps.confirmation import ConfirmationFolder
+from s9.sweeps.jobs import SweepFolder
+from tests.doors import SHORT, Done, run
+from tests.sweeps import sweep
+
+NAME = "outputs/sweeps/x"
+LOW, HIGH = "optimizer.lr=0.0001", "optimizer.lr=0.05"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a sweep of two cells with two seeds each."""
+    cwd = tmp_path_factory.mktemp("confirm")
+    done = sweep(cwd, *SHORT, "trainer.steps_per_epoch=20", "optimizer.lr=0.0001,0.05", "seed=0,1", "sweep.name=x")
+    assert done.returncode == 0, done.stderr
+    return cwd
+
+
+def confirm(cwd: Path, *arguments: str) -> Done:
+    return run(cwd, "confirm", *arguments)
+
+
+@pytest.fixture(scope="module")
+def confirmed(swept: Path) -> Done:
+    return confirm(swept, f"sweep={NAME}", "seeds=2")
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_confirmation_runs_both_cells_on_fresh_seeds(swept: Path, confirmed: Done) -> None:
+    assert confirmed.returncode == 0, confirmed.stderr
+    _, rows = SweepFolder(swept / f"{NAME}-confirm").rows()
+    held = sorted((row.values["optimizer.lr"], row.values["seed"], row.state) for row in rows)
+    assert held == [(lr, seed, "done") for lr in ("0.0001", "0.05") for seed in "23"]
+
+
+def test_a_confirmation_ends_with_its_result(confirmed: Done) -> None:
+    assert "Confirmed on 2 fresh seeds each, the only unbiased number here: optimizer.lr=" in confirmed.stdout
+
+
+def test_the_same_command_again_runs_nothing(swept: Path, confirmed: Done) -> None:
+    again = confirm(swept, f"sweep={NAME}", "seeds=2")
+    assert "4 jobs: 4 done" in again.stdout and "Confirmed on 2 fresh seeds" in again.stdout
+
+
+def test_a_dry_run_of_a_confirmation_leaves_nothing(swept: Path, confirmed: Done) -> None:
+    before = ConfirmationFolder(swept / NAME).read()
+    done = confirm(swept, f"sweep={NAME}", "seeds=5", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert ConfirmationFolder(swept / NAME).read() == before
+
+
+def test_the_baseline_can_be_named(swept: Path, confirmed: Done) -> None:
+    (asked,) = ConfirmationFolder(swept / NAME).read()
+    done = confirm(swept, f"sweep={NAME}", f"baseline={' '.join(f'{k}={v}' for k, v in asked.best.items())}")
+    assert done.returncode == 2 and "the best cell is the baseline itself" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["seeds=2"], "sweep= is missing"),
+        (["sweep=nowhere"], "sweep=nowhere: there is no sweep.json in it"),
+        ([f"sweep={NAME}", "seeds=1"], "seeds=1: must be a number of seeds, 2 or more"),
+        ([f"sweep={NAME}", "seeds=x"], "seeds=x: must be a number of seeds, 2 or more"),
+        ([f"sweep={NAME}", "baseline=optimizer.lr=7"], "no cell with a score has these values"),
+        ([f"sweep={NAME}", "model=dilated"], "model=dilated: must be key=value"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value)[-30:],
+)
+def test_a_mistake_is_one_line(swept: Path, arguments: list[str], error: str) -> None:
+    done = confirm(swept, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and error in done.stderr and done.stderr.count("\n") == 1
