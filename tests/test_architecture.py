@@ -36,7 +36,6 @@ LATE = {
     ("data/sources/digits.py", "train_test_split"): "as above",
     ("data/sources/decode.py", "cv2"): "for images with more than 8 bits per channel alone",
     ("config/schema.py", "ConfigStore"): "--help and the small doors do without Hydra",
-    ("tracking/figures.py", "confusion_matrix"): "scikit-learn takes a second, in the thread that draws",
     ("tracking/wandb_log.py", "wandb_run"): "W&B takes most of a second, in the thread that talks to it",
     ("runs/rank_0.py", "draw_all"): "matplotlib takes half a second, in the thread that draws",
     ("cli/compose.py", "check_values"): "a mistake in a key is answered without torch",

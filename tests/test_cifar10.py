@@ -135,6 +135,20 @@ def test_test_is_the_test_file(load: Callable[..., ImageSet], archive: Path) -> 
     assert test.images.shape == (20, 32, 32, 3)
 
 
+def test_test_images_are_named_by_class_and_file(load: Callable[..., ImageSet], archive: Path) -> None:
+    labels = labels_of("test_batch")
+    expected = tuple(f"{cifar10.CLASS_NAMES[label]}/image_{i}.png" for i, label in enumerate(labels))
+    assert [load(archive=archive).test_names for _ in range(2)] == [expected] * 2  # from the archive, from the cache
+
+
+def test_a_cache_without_names_is_read(load: Callable[..., ImageSet], archive: Path, cache: Path) -> None:
+    load(archive=archive)
+    (names,) = cache.glob("*/test_names.npy")
+    names.unlink()
+    data = load(archive=archive)
+    assert (data.test_names, len(data.test)) == ((), 20)
+
+
 @pytest.mark.parametrize("row, column, channel", [(0, 0, 0), (0, 31, 0), (31, 0, 1), (5, 17, 2), (31, 31, 2)])
 def test_the_planes_of_red_green_and_blue_become_channels(
     load: Callable[..., ImageSet], archive: Path, row: int, column: int, channel: int

@@ -141,6 +141,31 @@ def test_a_class_may_have_any_name(load: Callable[..., ImageSet], root: Path, na
     assert set(load(root).facts.class_names) == {name, "dog"}
 
 
+def test_test_images_are_named_by_class_and_file(load: Callable[..., ImageSet], root: Path) -> None:
+    (root / "test" / "dog" / "big").mkdir()
+    (root / "test" / "dog" / "2.png").rename(root / "test" / "dog" / "big" / "it's 猫.png")
+    assert load(root).test_names == (
+        *(f"cat/{n}.png" for n in range(3)),
+        "dog/0.png",
+        "dog/1.png",
+        "dog/big/it's 猫.png",
+    )
+
+
+def test_names_stay_with_their_test_images(load: Callable[..., ImageSet], root: Path) -> None:
+    colour(BLUE).save(root / "test" / "dog" / "00.png")
+    data = load(root)
+    assert tuple(data.test.images[data.test_names.index("dog/00.png")][0, 0]) == BLUE
+
+
+def test_a_name_of_a_test_image_that_is_not_utf8_is_its_bytes(load: Callable[..., ImageSet], root: Path) -> None:
+    try:
+        (root / "test" / "cat" / "0.png").rename(root / "test" / "cat" / os.fsdecode(b"caf\xe9.png"))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system allows UTF-8 names only")
+    assert os.fsencode(load(root).test_names[2]) == b"cat/caf\xe9.png"
+
+
 def test_the_home_folder_may_be_written_as_a_tilde(load: Callable[..., ImageSet], root: Path) -> None:
     root.rename(Path.home() / "pets")
     assert len(load(Path("~/pets")).train) == 6

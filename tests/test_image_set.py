@@ -1,5 +1,6 @@
 """Splits and statistics: stratified by class, fixed by seed, nothing lost, and the same numbers as numpy's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,11 @@ def test_examples_of_images_on_disk_are_in_memory(tmp_path: Path) -> None:
 
 def test_labels_are_told_by_their_class_names() -> None:
     assert image_set(numbered((2, 2)), ("cat", "dog")).names_of(np.array([1, 0, 1])) == ["dog", "cat", "dog"]
+
+
+def test_images_as_another_run_knows_them_keep_their_names() -> None:
+    data = replace(image_set(numbered((2, 2)), ("cat", "dog")), test_names=("cat/0.png", "dog/0.png"))
+    assert data.as_known_to(replace(data.facts, class_names=("dog", "cat"))).test_names == data.test_names
 
 
 def test_the_image_size_is_that_of_train() -> None:

@@ -120,12 +120,17 @@ def in_short(changes: list[str], most: int = 3) -> str:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a run, and what its network must know about them."""
+    """The images of a run, and what its network must know about them.
+
+    test_names: class/file of each test image, in the order of `test`; empty where the data set has no names. A name of
+    a file that is not UTF-8 has lone surrogates, as in `os.fsdecode`.
+    """
 
     facts: ImageFacts
     train: Split
     val: Split
     test: Split
+    test_names: tuple[str, ...] = ()
 
     def as_known_to(self, facts: ImageFacts) -> "ImageSet":
         """These images with the class order, mean and std of another run's `facts`.
@@ -142,7 +147,7 @@ class ImageSet:
         order = np.array([facts.class_names.index(name) for name in ours_in_order])
         train, val, test = (Split(of.images, order[of.labels]) for of in (self.train, self.val, self.test))
         known = replace(self.facts, class_names=facts.class_names, mean=facts.mean, std=facts.std)
-        return ImageSet(known, train, val, test)
+        return ImageSet(known, train, val, test, test_names=self.test_names)
 
     def examples(self, count: int) -> Split:
         """`count` images, evenly spaced over train and so over the classes; in memory."""

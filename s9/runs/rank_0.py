@@ -20,6 +20,7 @@ from s9.system.interrupt import Interrupted, Interrupts
 from s9.tracking.folder import RunFolder
 from s9.tracking.progress import Progress
 from s9.tracking.status import Status
+from s9.tracking.wandb_agent import run_id_of_agent
 from s9.tracking.wandb_log import WandbLog
 from s9.training.checkpoint import Checkpoints, Position
 from s9.training.evaluation import score_with_flip
@@ -98,7 +99,8 @@ class Run:
             self.test(p, history, summary)
             # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
             self.status.set("done", minutes=round(history.seconds / 60, 2))
-            chooses = self.status.content["group"] is not None  # a job of a sweep: who compares jobs must not see test
+            # A job of a sweep: who compares jobs must not see test.
+            chooses = self.status.content["group"] is not None or run_id_of_agent() is not None
             say_where(summary, self.folder, history.seconds, ("val",) if chooses else ("val", "test"))
             self.show_end(summary, mirror)
             ends = {"exit_code": 0}
@@ -129,7 +131,8 @@ class Run:
     def begin_mirror(self, history: History) -> WandbLog:
         earlier = [of | times for of, times in zip(history.records, history.times, strict=True)]
         of = self.status.content
-        return WandbLog(self.config, self.folder.path, group=of["group"], run_id=of["wandb_id"], earlier=earlier)
+        named = {"group": of["group"], "swept": of.get("swept"), "run_id": of["wandb_id"]}
+        return WandbLog(self.config, self.folder.path, earlier=earlier, **named)
 
     def pauses(self, position: Position | None) -> bool:
         """Whether the run pauses at this position. One that was killed just before it paused is resumed behind it."""
@@ -175,14 +178,15 @@ class Run:
             summary["val"], _ = score_with_flip(tested, data.val, data.facts, p.compute)
         summary["test"], probs = score_with_flip(tested, data.test, data.facts, p.compute)
         self.folder.write_epochs(history.records, history.times)  # again: the disk may have been full for a while
-        self.folder.write_predictions(probs.numpy(), data.test.labels, data.test.images, data.facts.class_names)
+        test, class_names = data.test, data.facts.class_names
+        self.folder.write_predictions(probs.numpy(), test.labels, test.images, class_names, names=data.test_names)
         self.folder.write_summary(summary)
 
     def show_end(self, summary: dict[str, Any], mirror: WandbLog) -> None:
         """Draws the figures and sends W&B the results; the run is done and does not fail if either fails."""
         drawn = self.beside.submit(draw_figures, self.folder).result()
         try:
-            mirror.log_end(summary, self.folder.read_arrays(self.folder.predictions), drawn)
+            mirror.log_end(summary, self.folder.read_predictions(), drawn)
         except Exception as error:
             log.warning(f"the test results cannot be sent to W&B ({failure.in_one_line(error, None)})")
 

@@ -24,7 +24,10 @@ from s9.system.files import write_whole
 from s9.tracking.lock import RunLock
 
 SHOWN_MISTAKES = 40  # images kept for the misclassified grid
-STATUS_KINDS = {"state": str, "command": str, "group": str | None, "wandb_id": str, "started": str, "starts": int}
+STATUS_KINDS = {
+    **{"state": str, "command": str, "wandb_id": str, "started": str, "starts": int},
+    **{"group": str | None, "swept": dict | None},
+}
 UNFINISHED = ("running", "failed", "interrupted", "paused")  # a `running` run whose lock no process holds was killed
 
 
@@ -142,19 +145,37 @@ class RunFolder:
         _write_arrays(self.samples, original=original, augmented=augmented, names=np.array(names))
 
     def write_predictions(
-        self, probs: np.ndarray, labels: np.ndarray, images: np.ndarray | Rows, class_names: tuple[str, ...]
+        self,
+        probs: np.ndarray,
+        labels: np.ndarray,
+        images: np.ndarray | Rows,
+        class_names: tuple[str, ...],
+        *,
+        names: tuple[str, ...] = (),
     ) -> None:
         """Stores the final weights' predictions on test, with the images of the most confident mistakes.
 
         Args:
-            probs: float32 (N, num_classes). labels: (N,). images: uint8 (N, H, W, 3).
+            probs: float32 (N, num_classes). labels: (N,). images: uint8 (N, H, W, 3). names: (N,), or empty.
         """
         preds = probs.argmax(1)
         wrong = np.flatnonzero(preds != labels)
         worst = wrong[np.argsort(-probs[wrong, preds[wrong]], kind="stable")][:SHOWN_MISTAKES]
-        names = np.array(class_names)
+        texts = {"class_names": np.array(class_names), "names": np.array(names, np.str_)}
         shown = {"worst": worst, "worst_images": images[worst]}
-        _write_arrays(self.predictions, probs=probs, labels=labels, class_names=names, **shown)
+        _write_arrays(self.predictions, probs=probs, labels=labels, **texts, **shown)
+
+    def read_predictions(self) -> dict[str, np.ndarray]:
+        """The arrays of `predictions`; `names` is (N,), with `test image 17` where the data set has no names.
+
+        Raises:
+            UserError: as `read_arrays`.
+        """
+        stored = self.read_arrays(self.predictions)
+        count = len(stored["labels"])
+        if "names" not in stored or stored["names"].shape != (count,):  # none, or a run from before December 2026
+            stored["names"] = np.array([f"test image {index}" for index in range(count)], np.str_)
+        return stored
 
     def read_arrays(self, path: Path) -> dict[str, np.ndarray]:
         """The arrays of `samples` or `predictions`. Raises UserError if the file is missing, damaged or has pickles."""

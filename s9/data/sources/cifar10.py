@@ -46,7 +46,8 @@ def load_cifar10(config: Cifar10Config, seed: int) -> ImageSet:
         split: {name: (int((of.labels == label).sum()), MD5) for label, name in enumerate(CLASS_NAMES)}
         for split, of in (("train", Split(arrays["train_images"], arrays["train_labels"])), ("test", test))
     }
-    return ImageSet(replace(FACTS, contents=contents), train, val, test)
+    names = arrays["test_names"].tolist() if "test_names" in arrays else []  # a cache from before December 2026
+    return ImageSet(replace(FACTS, contents=contents), train, val, test, test_names=tuple(names))
 
 
 def find_archive(config: Cifar10Config, cache: Path) -> Path:
@@ -92,9 +93,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_archive(archive: Path) -> Mapping[str, np.ndarray]:
-    """The arrays of both splits, read from the archive without unpacking it."""
+    """The arrays of both splits and the names of test, read from the archive without unpacking it."""
     images: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
+    names: list[str] = []
     with tarfile.open(archive, "r:gz") as tar:
         for member in sorted(tar.getmembers(), key=lambda m: m.name):
             name = Path(member.name).name
@@ -104,7 +106,11 @@ def read_archive(archive: Path) -> Mapping[str, np.ndarray]:
                 batch = _ArraysOnly(content, encoding="bytes").load()
                 images[split].append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
                 labels[split] += batch[b"labels"]
+                if split == "test":
+                    files = zip(batch[b"labels"], batch.get(b"filenames", ()), strict=False)
+                    names += [f"{CLASS_NAMES[label]}/{file.decode()}" for label, file in files]
     if not images["train"] or not images["test"]:
         raise UserError(f"{archive}: has no data_batch_* and test_batch files")
     arrays = {f"{split}_images": np.ascontiguousarray(np.concatenate(images[split])) for split in images}
-    return arrays | {f"{split}_labels": np.array(labels[split], np.int64) for split in labels}
+    arrays |= {f"{split}_labels": np.array(labels[split], np.int64) for split in labels}
+    return arrays | {"test_names": np.array(names, np.str_)}

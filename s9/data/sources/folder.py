@@ -55,7 +55,8 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
         log.info(f"val: {len(val):,} images of {found.val}{unused}")
     contents = {split: _contents(found, split, arrays[f"{split}_digests"]) for split in found.splits}
     facts = ImageFacts(_variant(root), found.class_names, config.image_size, mean=mean, std=std, contents=contents)
-    return ImageSet(facts, train, val, whole["test"])
+    names = tuple(file.name for file in found.splits["test"])
+    return ImageSet(facts, train, val, whole["test"], test_names=names)
 
 
 def _variant(root: Path) -> str:
