@@ -117,7 +117,7 @@ def interactions_in_words(analysis: Analysis) -> list[str]:
     if not analysis.interactions:
         return ["Whether keys act together cannot be tested: their values do not occur in enough combinations."]
     least = min(one.p for one in analysis.interactions)
-    return [f"No interaction of two keys can be told (the smallest has {_p(least)} by Holm): each key is read by itself."]
+    return [f"No interaction of two keys can be told (the least {_p(least)} by Holm): each key is read by itself."]
 
 
 def cells_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
@@ -194,7 +194,8 @@ def warnings(cells: Sequence[Cell], rows: Sequence[Row], analysis: Analysis) -> 
             f"Cells have {min(counts)} to {max(counts)} seeds: means of keys are adjusted by an additive model."
         )
     if single := sum(cell.n == 1 for cell in cells) if analysis.sd is not None else 0:
-        said.append(f"{single} cells have one seed; they borrow the spread of the other cells.")
+        have = "cell has one seed; its spread is" if single == 1 else "cells have one seed; their spread is"
+        said.append(f"{single} {have} taken from the other cells.")
     spreads = [cell.sd for cell in cells if cell.sd]
     if analysis.sd is not None and spreads and max(spreads) > UNEVEN * analysis.sd:
         said.append("One cell's seeds spread far more than the others': one spread for all cells is doubtful.")
