@@ -51,6 +51,7 @@ LATE = {
     ("cli/plan.py", "fingerprint_of"): "as above",
     ("cli/sweep.py", "estimate"): "as above, for sweep.dry_run alone",
     ("cli/sweep.py", "like_seconds"): "as above, for a sweep that has jobs to run",
+    ("cli/report.py", "write_run_page"): "the layer table imports torch, which a sweep's page does without",
     ("cli/launchers.py", "torch"): "CUDA_VISIBLE_DEVICES may answer how many GPUs there are",
     ("cli/launchers.py", "run_task"): "imports torch and all packages, for a sweep that has jobs to run",
     ("cli/launchers.py", "work"): "as above",

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from s9.cli.door import say_error
-from s9.pages.run_page import write_run_page
 from s9.pages.sweep_page import write_sweep_page
 from s9.sweeps.answer import answer_of
 from s9.sweeps.jobs import SweepFolder
@@ -20,6 +19,8 @@ def report_run(path: Path) -> int:
     Raises:
         UserError: the folder holds no files of a run, or cannot be written.
     """
+    from s9.pages.run_page import write_run_page  # here: imports torch, which a sweep's page does without
+
     folder, failed = RunFolder(path), list[str]()
     wanted = (folder.config, folder.metrics, folder.samples, folder.predictions, folder.summary)
     if not any(file.exists() for file in wanted):
@@ -63,6 +64,8 @@ def report_sweep(path: Path, *, runs: bool) -> int:
 
 def _page_of(folder: RunFolder) -> list[str]:
     """Writes the run's page; returns why it could not be written."""
+    from s9.pages.run_page import write_run_page  # here: as above
+
     try:
         write_run_page(folder)
     except UserError as error:  # one damaged run does not keep the others from their pages

@@ -35,7 +35,11 @@ def write_page(path: Path, template: str, *, title: str, data: Mapping[str, Any]
 
 def as_json(data: Any) -> Markup:
     """JSON that may stand inside a <script> element."""
-    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    settings: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    try:
+        text = json.dumps(data, **settings)
+    except (TypeError, ValueError):  # arrays' numbers, or some that are not finite; a walk through all takes seconds
+        text = json.dumps(_finite(data), **settings)
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 

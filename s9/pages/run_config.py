@@ -13,7 +13,7 @@ from s9.pages.run_files import RunFiles
 from s9.system.errors import UserError
 
 KEY = re.compile(r"\+{0,2}([\w.]+)=")  # of an argument on the command line
-DONORS = {"init_from": "its first weights are those of", "teacher": "it learned from"}
+DONORS = {"init_from": "The run started from the weights of", "teacher": "The run learned from the teacher"}
 IN_STATUS = ("host", "started", "updated", "starts", "minutes", "commit", "dirty", "wheel")
 COLUMNS = [(name, number > 1) for number, name in enumerate(TABLE_COLUMNS)]
 
@@ -60,7 +60,7 @@ def donors(run: RunFiles) -> list[str]:
             if key == "teacher":
                 share, temperature = run.config.distillation.share, run.config.distillation.temperature
                 more += f"; {100 * share:g} % of the loss is the teacher's, at temperature {temperature:g}"
-            said.append(f"{key}: {verb} {given}{more}.")
+            said.append(f"{verb} {given}{more}.")
     return said
 
 

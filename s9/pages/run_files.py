@@ -40,6 +40,8 @@ class RunFiles:
             raise UserError(f"run={folder}: holds no files of a run; wanted one of {wanted}")
         self.status: dict[str, Any] = folder.read_status()
         self.state = "done" if folder.is_done() else standing(folder)
+        if self.state == "missing":  # no configuration: whether more is to come is not known
+            self.state = "unknown"
         self.config_text = _text(folder.config)
         self.config: Config | None = self._read("config", folder.read_config)
         self.records: list[dict[str, float]] = self._read("metrics", folder.read_metrics) or []
@@ -55,7 +57,8 @@ class RunFiles:
         without = f"; the page lacks {WITHOUT[name]}" if name in WITHOUT else ""
         if not path.is_file():
             if without:
-                self.lacks.append(f"There is no {path.name}{without}.")
+                yet = "" if self.state == "done" else " yet"
+                self.lacks.append(f"There is no {path.name}{yet}{without}.")
             return None
         try:
             return read()

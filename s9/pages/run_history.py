@@ -34,7 +34,7 @@ class Resume:
     epoch: float | None
 
     def __str__(self) -> str:
-        cut = f"Cut after {self.after}" if self.after else "Cut before its first line"
+        cut = f"Stopped after {self.after}" if self.after else "Stopped before its first line"
         where = "from the start" if self.step == 0 else f"from step {self.step:,}"
         known = f" (epoch {self.epoch:.2f})" if self.step and self.epoch is not None else ""
         return f"{cut}, resumed at {self.at} {where}{known}."
@@ -50,11 +50,13 @@ def resumes(run: RunFiles) -> list[Resume]:
     return found
 
 
-def _last_before(lines: list[str]) -> str | None:
-    """When the start before logged its last line; `lines` end in the middle of the next start."""
-    begin = next((number for number in reversed(range(len(lines))) if BEGINS.search(lines[number])), len(lines))
-    while begin > 0 and "W&B" in lines[begin - 1]:
-        begin -= 1
+def _last_before(lines: list[str], *, begun: bool = True) -> str | None:
+    """When a start logged its last line. begun: whether `lines` end with the first lines of the next start."""
+    begin = len(lines)
+    if begun:
+        begin = next((number for number in reversed(range(len(lines))) if BEGINS.search(lines[number])), begin)
+        while begin > 0 and "W&B" in lines[begin - 1]:
+            begin -= 1
     times = [match[1] for line in lines[:begin] for match in AT.finditer(line)]
     return times[-1] if times else None
 
@@ -68,12 +70,17 @@ def starts_in_words(run: RunFiles, found: list[Resume]) -> list[str]:
     """How often the run was started, then each cut."""
     starts = run.status.get("starts")
     if starts is None:
-        return ["No file tells how often the run was started."] if not found else [str(one) for one in found]
-    if starts == 1:
-        return ["The run was started once and never resumed."]
-    said = [f"The run was started {starts} times.", *map(str, found)]
-    if untold := starts - 1 - len(found):
-        said.append(f"train.log does not tell where {untold} of these starts began: they ended before they said so.")
+        said = ["No file tells how often the run was started."]
+    elif starts == 1:
+        said = ["The run was started once."]
+    else:
+        said = [f"The run was started {starts} times."]
+    said += map(str, found)
+    untold = (starts or 1) - 1 - len(found)
+    if untold > 0:
+        said.append(f"Where {untold} of the starts began is not in {run.folder.log.name}.")
+    if run.state in ("cut", "failed") and (last := _last_before(run.log, begun=False)):
+        said.append(f"The last line of {run.folder.log.name} is of {last}.")
     return said
 
 

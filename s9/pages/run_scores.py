@@ -10,7 +10,7 @@ from s9.pages.page import percent, picture
 from s9.tracking.calibration import Calibration, calibration
 
 MOST_MATRIX = 200  # classes; a matrix of more cannot be read
-MOST_PAIRS = 100  # confused pairs that are listed
+MOST_PAIRS = 50  # confused pairs that are listed
 MOST_MISTAKES = 5000  # that are listed, the surest first
 MOST_PLAIN = 100  # of them in the table that is read without JavaScript
 LARGEST = 96  # pixels on a side of an image in the page; larger ones are made smaller
@@ -18,7 +18,7 @@ BARS = 3  # probabilities that are shown below an image
 
 CLASS_COLUMNS = [
     *(("class", False), ("images", True), ("right", True), ("recall %", True), ("precision %", True)),
-    *(("most confused with", False), ("images", True)),
+    *(("most confused with", False), ("confused images", True)),
 ]
 PAIR_COLUMNS = [("true class", False), ("predicted class", False), ("images", True), ("of the true class %", True)]
 BIN_COLUMNS = [("probability", False), ("images", True), ("mean probability %", True), ("right %", True)]
@@ -108,16 +108,13 @@ class OnTest:
 
     def gallery(self) -> list[dict[str, Any]]:
         """The surest mistakes whose images are stored: picture, name, true, predicted and bars of probabilities."""
-        return [
-            {
-                "picture": picture(_small(image)),
-                "name": self.names[index],
-                "true": self.classes[self.labels[index]],
-                "predicted": self.classes[self.preds[index]],
-                "bars": self._bars(int(index)),
-            }
-            for index, image in zip(self.stored["worst"], self.stored["worst_images"], strict=True)
-        ]
+        shown: list[dict[str, Any]] = []
+        for index, image in zip(self.stored["worst"].tolist(), self.stored["worst_images"], strict=True):
+            true, predicted = self.classes[self.labels[index]], self.classes[self.preds[index]]
+            name = self.names[index].removeprefix(f"{true}/")  # the class is said beside it
+            shown.append({"picture": picture(_small(image)), "name": name, "true": true, "predicted": predicted})
+            shown[-1]["bars"] = self._bars(index)
+        return shown
 
     def _bars(self, index: int) -> list[dict[str, Any]]:
         """The largest probabilities of an image, and the true class's where it is not among them."""

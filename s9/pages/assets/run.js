@@ -3,19 +3,18 @@
 
 const { curves, onTest } = data;
 
-// One chart of values by epoch. series: [name, values, colour, dashed]; star: [name, value] of test, at the last epoch.
+// One chart of values by epoch. series: [name, values, colour]; star: [name, value] of test, at the last epoch.
 function byEpoch(id, series, format, star = null) {
   const epochs = curves.epoch, few = epochs.length <= 40;
-  const marks = {
+  const marks = () => ({
     silent: true, symbol: "none", lineStyle: { type: "dashed", color: colour("warn") },
     label: { show: curves.resumed.length <= 3, formatter: "resumed", color: colour("warn"), fontSize: 11 },
     data: curves.resumed.map((epoch) => ({ xAxis: epoch })),
-  };
+  });
   const known = series.filter(([, values]) => values.some((value) => value !== null && value !== undefined));
   if (!known.length) return;
-  const drawn = known.map(([name, values, tint], number) => ({
-    name, type: "line", color: tint, data: values.map((value, place) => [epochs[place], value]), showSymbol: few, symbolSize: 5,
-    ...(number === 0 ? { markLine: marks } : {}),
+  const drawn = known.map(([name, values, tint]) => ({
+    name, type: "line", color: tint, data: values.map((value, place) => [epochs[place], value]), symbol: "circle", showSymbol: few, symbolSize: 5,
   }));
   if (star) drawn.push({
     name: star[0], type: "scatter", color: COLOURS[2], symbol: "diamond", symbolSize: 12, data: [[epochs[epochs.length - 1], star[1]]],
@@ -27,9 +26,9 @@ function byEpoch(id, series, format, star = null) {
     },
     legend: drawn.length > 1 ? { top: 4 } : undefined,
     grid: { left: 56, right: 20, top: drawn.length > 1 ? 44 : 24, bottom: 44 },
-    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 26, minInterval: 1, min: Math.min(1, ...curves.resumed), max: epochs[epochs.length - 1] },
+    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 26, minInterval: 1, min: Math.floor(Math.min(1, ...curves.resumed)), max: epochs[epochs.length - 1] },
     yAxis: { type: "value", scale: true, axisLabel: { formatter: (value) => format(value, true) } },
-    series: drawn.map((one) => ({ ...one, ...(one.markLine ? { markLine: { ...marks, lineStyle: { type: "dashed", color: colour("warn") } } } : {}) })),
+    series: drawn.map((one, number) => (number ? one : { ...one, markLine: marks() })),
   }));
 }
 
@@ -59,9 +58,17 @@ function choose(truth, predicted) {
   document.getElementById("mistake-table").scrollIntoView({ block: "center" });
 }
 
+// Pixels of the widest text in the font of a chart's axis.
+function textWidth(texts, size) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `${size}px sans-serif`;
+  return Math.max(...texts.map((text) => pen.measureText(text).width));
+}
+
 function confusion() {
   const { classes, totals, cells } = onTest, count = classes.length, named = count <= 40, written = count <= 20;
   const narrow = () => document.getElementById("chart-confusion").clientWidth < 600;
+  const size = () => (narrow() || count > 20 ? 9 : 12), widest = () => (narrow() || count > 40 ? 72 : 130);
   const share = ([truth, , images]) => images / totals[truth];
   const points = (right) => cells.filter(([truth, predicted]) => (truth === predicted) === right)
     .map((cell) => [cell[1], cell[0], cell[2], Math.sqrt(share(cell))]);  // the root: a few percent are seen too
@@ -79,14 +86,13 @@ function confusion() {
   const axis = (name, inverse) => ({
     type: "category", data: classes, name, nameLocation: "middle", inverse, splitArea: { show: false },
     axisLabel: {
-      show: named, interval: 0, hideOverlap: false, rotate: inverse ? 0 : 90, width: narrow() ? 64 : 110, overflow: "truncate",
-      fontSize: narrow() || count > 20 ? 9 : 12,
+      interval: named ? 0 : "auto", hideOverlap: !named, rotate: inverse ? 0 : 90, width: widest(), overflow: "truncate", fontSize: size(),
     },
-    axisTick: { show: false }, splitLine: { show: count <= 40, lineStyle: { opacity: 0.35 } },
+    axisTick: { show: false }, splitLine: { show: count <= 40, lineStyle: { color: colour("line"), opacity: 0.5 } },
   });
-  const zoom = count > 40 ? [{ type: "slider", xAxisIndex: 0, bottom: 4, height: 16, showDetail: false }, { type: "slider", yAxisIndex: 0, right: 4, width: 16, showDetail: false }] : undefined;
+  const zoom = count > 40 ? [{ type: "slider", xAxisIndex: 0, bottom: 6, height: 14, showDetail: false }, { type: "slider", yAxisIndex: 0, right: 6, width: 14, showDetail: false }] : undefined;
   chart("chart-confusion", () => {
-    const room = named ? (narrow() ? 74 : 124) : 24;
+    const room = Math.min(widest(), textWidth(classes, size())) + 14;
     return {
       tooltip: {
         formatter: ({ value: [predicted, truth, images] }) => `${escaped(classes[truth])}, predicted as ${escaped(classes[predicted])}<br>`
@@ -96,7 +102,7 @@ function confusion() {
       xAxis: { ...axis("predicted class", false), nameGap: room },
       yAxis: { ...axis("true class", true), nameGap: room },
       dataZoom: zoom,
-      visualMap: [scale(0, dark.matches ? "#2f7fc4" : "#6db1e8"), scale(1, dark.matches ? "#c4601d" : "#f08a3c")],
+      visualMap: [scale(0, dark.matches ? "#2f7fc4" : "#4a9be0"), scale(1, dark.matches ? "#d8701f" : "#ee7d26")],
       series: [series(true), series(false)],
     };
   }, ({ value: [predicted, truth] }) => { if (predicted !== truth) choose(classes[truth], classes[predicted]); });
@@ -127,13 +133,14 @@ function reliability() {
     ],
     series: [
       { name: "right", type: "bar", color: COLOURS[0], barCategoryGap: "8%", data: seen((bin) => 100 * bin[4]) },
-      { name: "mean probability", type: "scatter", color: COLOURS[1], symbol: "diamond", symbolSize: 11, data: seen((bin) => 100 * bin[3]) },
+      { name: "mean probability", type: "scatter", color: COLOURS[1], symbol: "diamond", symbolSize: 11, itemStyle: { opacity: 1 }, data: seen((bin) => 100 * bin[3]) },
       { name: "images", type: "bar", color: COLOURS[4], barCategoryGap: "8%", xAxisIndex: 1, yAxisIndex: 1, data: bins.map((bin) => bin[2]) },
     ],
   }));
 }
 
-const number = { hozAlign: "right", sorter: "number", headerFilter: "input", headerFilterPlaceholder: "at least", headerFilterFunc: ">=" };
+const number = { hozAlign: "right", sorter: "number", headerFilter: "input", headerFilterPlaceholder: "≥", headerFilterFunc: ">=" };
+const digits = (places) => ({ ...number, formatter: (cell) => cell.getValue()?.toFixed(places) ?? "" });
 const count = { ...number, formatter: (cell) => (cell.getValue() ?? "").toLocaleString("en") };
 
 if (onTest) {
@@ -141,14 +148,14 @@ if (onTest) {
   if (onTest.cells) confusion();
   reliability();
   table("class-table", [
-    { title: "class", field: "name", frozen: false, maxWidth: 320 },
+    { title: "class", field: "name", maxWidth: 320 },
     { title: "images", field: "images", ...count }, { title: "right", field: "right", ...count },
-    { title: "recall %", field: "recall", ...number }, { title: "precision %", field: "precision", ...number },
-    { title: "most confused with", field: "other", maxWidth: 320 }, { title: "images", field: "confused", ...count },
+    { title: "recall %", field: "recall", ...digits(2) }, { title: "precision %", field: "precision", ...digits(2) },
+    { title: "most confused with", field: "other", maxWidth: 320 }, { title: "confused images", field: "confused", ...count },
   ], onTest.perClass.map(([name, images, right, recall, precision, other, confused]) => ({ name, images, right, recall, precision, other, confused })));
   mistakes = table("mistake-table", [
     { title: "file", field: "file", maxWidth: 480 }, { title: "true class", field: "true", maxWidth: 240 },
     { title: "predicted class", field: "predicted", maxWidth: 240 },
-    { title: "probability of predicted %", field: "sure", ...number }, { title: "of true %", field: "chance", ...number },
+    { title: "probability of predicted %", field: "sure", ...digits(1) }, { title: "of true %", field: "chance", ...digits(1) },
   ], onTest.mistakes.map(([file, truth, predicted, sure, chance]) => ({ file, true: classes[truth], predicted: classes[predicted], sure, chance })));
 }
