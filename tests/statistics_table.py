@@ -46,8 +46,8 @@ def rates(shape: Sequence[int], seeds: int, effect: float, repeats: int) -> Rate
 
 def false_alarm(analysis: Analysis, effect: float) -> bool:
     """Whether it declares something that is not so: without an effect that is anything, with one the other keys."""
-    others = any(one.differs for one in (*analysis.effects[1:], *analysis.interactions))
-    return others if effect else analysis.declared
+    others = [*(one.differs for one in analysis.effects[1:]), *(one.differs for one in analysis.interactions)]
+    return any(others) if effect else analysis.declared
 
 
 def main(repeats: int) -> None:
