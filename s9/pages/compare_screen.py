@@ -48,7 +48,7 @@ def _pairs(found: Comparison, console: Console) -> None:
         "p",
         "p (Holm)",
     ):
-        table.add_column(name, justify="left" if name == "pair" else "right")
+        table.add_column(name, justify="left" if name == "pair" else "right", overflow="fold")
     shown = sorted(found.pairs, key=lambda pair: pair.p)[:PAIRS]
     for pair in shown:
         counts = f"{pair.only_first:,}", f"{pair.only_second:,}"

@@ -82,7 +82,7 @@ def _over(pair: Pair) -> str:
 def choosing(runs: Sequence[ComparedRun]) -> list[str]:
     """A warning for jobs of one sweep."""
     groups = Counter(str(run.status["group"]) for run in runs if run.status.get("group"))
-    why = "val chooses among them, test must not; nor does p know that they were picked out of more jobs"
+    why = "choose among them by val, never by test; p does not allow for picking some out of many jobs"
     return [f"{count} of these runs are jobs of the sweep {name}: {why}" for name, count in groups.items() if count > 1]
 
 
