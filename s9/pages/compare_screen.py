@@ -9,6 +9,7 @@ from rich.text import Text
 
 from s9.pages.compare_facts import Comparison
 from s9.pages.compare_words import p_of, points_of
+from s9.system.letters import as_text, one_line
 from s9.tracking.differences import KeyDifference
 
 FOLDED = 8  # more differing keys below one group of layers or transforms than this are counted, not listed
@@ -128,7 +129,8 @@ def _table(
         for label in labels[start : start + at_once]:
             table.add_column(label, justify="right" if justify == "right" else "left", overflow="fold", max_width=VALUE)
         for name, values in rows:
-            table.add_row(*(_text(text, console) for text in (name, *values[start : start + at_once])))
+            cells = (name, *values[start : start + at_once])
+            table.add_row(*(as_text(one_line(text), console.encoding) for text in cells))
         console.print(table)
 
 
@@ -142,10 +144,4 @@ def _head(console: Console, text: str) -> None:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(_text(text, console), overflow="fold")
-
-
-def _text(text: str, console: Console) -> Text:
-    """Not markup, in one line that steers no terminal, in letters that the screen's encoding has."""
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-    return Text(line.encode(console.encoding, "backslashreplace").decode(console.encoding))
+    console.print(as_text(one_line(text), console.encoding), overflow="fold")

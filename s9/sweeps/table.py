@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s9.system.files import write_whole
+from s9.system.letters import as_text, one_line
 
 SEED = "seed"
 NOT_DONE = ("failed", "cut", "missing", "running", "paused", "without a score")
@@ -136,8 +137,8 @@ def warn_mixed(rows: Sequence[Row]) -> list[str]:
         counts = Counter(getattr(row, name) or "unknown" for row in rows if row.state == "done")
         if len(counts) > 1:
             (first, jobs), *others = counts.most_common()
-            listed = [f"{_line(first)} ({jobs} job{'s' if jobs > 1 else ''})"]
-            listed += [f"{_line(value)} ({count})" for value, count in others]
+            listed = [f"{one_line(first)} ({jobs} job{'s' if jobs > 1 else ''})"]
+            listed += [f"{one_line(value)} ({count})" for value, count in others]
             warnings.append(f"{len(counts)} {plural} in one table: {', '.join(listed)}")
     return warnings
 
@@ -162,7 +163,7 @@ def show(keys: Sequence[str], rows: Sequence[Row], console: Console) -> None:
     console.print(table, crop=False)
     for row in rows:
         if row.state in ("failed", "cut"):
-            console.print(_text(_fate(keys, row), console.encoding), soft_wrap=True)
+            console.print(as_text(_fate(keys, row), console.encoding), soft_wrap=True)
 
 
 def _table(cells: Sequence[Cell], keys: Sequence[str], narrow: bool, encoding: str) -> Table:
@@ -173,8 +174,8 @@ def _table(cells: Sequence[Cell], keys: Sequence[str], narrow: bool, encoding: s
         table.add_column(Text(key.replace(".", ".\n") if narrow else key), no_wrap=True)
     outcomes = _add_outcomes(table, cells, narrow)
     for cell, outcome in zip(cells, outcomes, strict=True):
-        values = [_line(cell.values.get(key, "")) for key in swept]
-        table.add_row(*(_text(part, encoding) for part in [*values, *outcome]))
+        values = [one_line(cell.values.get(key, "")) for key in swept]
+        table.add_row(*(as_text(part, encoding) for part in [*values, *outcome]))
     return table
 
 
@@ -184,8 +185,8 @@ def _stacked(cells: Sequence[Cell], width: int, encoding: str) -> Table:
     table.add_column("values", overflow="fold", width=width)
     outcomes = _add_outcomes(table, cells, narrow=True)
     for cell, outcome in zip(cells, outcomes, strict=True):
-        values = "\n".join(_folded(key, _line(value), width) for key, value in cell.values.items())
-        table.add_row(*(_text(part, encoding) for part in [values, *outcome]))
+        values = "\n".join(_folded(key, one_line(value), width) for key, value in cell.values.items())
+        table.add_row(*(as_text(part, encoding) for part in [values, *outcome]))
     return table
 
 
@@ -228,20 +229,10 @@ def _folded(key: str, value: str, width: int) -> str:
 
 def _fate(keys: Sequence[str], row: Row) -> str:
     """`failed: model.dropout=0.1 seed=2: loss is nan (traceback: a file)`."""
-    values = " ".join(f"{key}={_line(row.values[key])}" for key in keys if key in row.values) or f"job {row.job}"
-    reason = f": {' '.join(_line(part) for part in row.reason.split())}" if row.reason.strip() else ""
-    return f"{row.state}: {values}{reason}" + (f" (traceback: {_line(row.traceback)})" if row.traceback else "")
+    values = " ".join(f"{key}={one_line(row.values[key])}" for key in keys if key in row.values) or f"job {row.job}"
+    reason = f": {' '.join(one_line(part) for part in row.reason.split())}" if row.reason.strip() else ""
+    return f"{row.state}: {values}{reason}" + (f" (traceback: {one_line(row.traceback)})" if row.traceback else "")
 
 
 def _number(value: float | None, times: float, digits: int) -> str:
     return "" if value is None else f"{times * value:.{digits}f}"
-
-
-def _line(text: str) -> str:
-    r"""In one line that steers no terminal: a line feed as \n."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def _text(text: str, encoding: str) -> Text:
-    """Not markup: `[red]` stays as it is; letters that the screen's encoding lacks are spelled out."""
-    return Text(text.encode(encoding, "backslashreplace").decode(encoding))

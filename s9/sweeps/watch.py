@@ -13,6 +13,7 @@ from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.screen import minutes, shown
 from s9.sweeps.table import Row, cells_of
 from s9.system.errors import UserError
+from s9.system.letters import as_text, one_line
 from s9.tracking.folder import RunFolder
 
 EVERY_S = 2.0
@@ -22,8 +23,8 @@ MOST = 10  # lines of a table; what does not fit is counted
 class Watch:
     """Looks at the sweep again and again; the files of a job that is done are read once."""
 
-    def __init__(self, folder: SweepFolder):
-        self.folder = folder
+    def __init__(self, folder: SweepFolder, encoding: str = "utf-8"):
+        self.folder, self.encoding = folder, encoding
         self.done: dict[str, Row] = {}
         self.epochs: dict[str, int | None] = {}  # of running jobs, from their configurations
         self.rows: list[Row] = []
@@ -33,6 +34,9 @@ class Watch:
     def running(self) -> bool:
         return any(row.state == "running" for row in self.rows)
 
+    def text(self, line: str) -> Text:
+        return as_text(one_line(line), self.encoding)
+
     def look(self) -> RenderableType:
         """Reads the folder; returns what to show."""
         stored = self.folder.read()
@@ -41,7 +45,7 @@ class Watch:
             self.done.get(job) or self.folder.row(job, values) for job, values in stored.get("jobs", {}).items()
         ]
         self.done = {row.job: row for row in self.rows if row.state == "done"}
-        return Group(Text(self.standing()), *self.running_now(), *self.best_cells(), *self.lost())
+        return Group(self.text(self.standing()), *self.running_now(), *self.best_cells(), *self.lost())
 
     def standing(self) -> str:
         """`outputs/sweeps/x: 27 jobs: 12 done, 1 running, 14 missing; about 20 min left`."""
@@ -60,7 +64,7 @@ class Watch:
             return []
         table = _table("running", "epoch", "val %")
         for row in running[:MOST]:
-            table.add_row(Text(shown(row.values) or row.job), *self._progress(row))
+            table.add_row(self.text(shown(row.values) or row.job), *self._progress(row))
         return [table, *_rest(running)]
 
     def _progress(self, row: Row) -> tuple[str, str]:
@@ -85,12 +89,14 @@ class Watch:
         table = _table("best cells so far", "val mean %", "sd", "n")
         for cell in cells[:MOST]:
             sd = "" if cell.sd is None else f"{100 * cell.sd:.2f}"
-            table.add_row(Text(shown(cell.values)), f"{100 * (cell.mean or 0):.2f}", sd, f"{cell.n}/{len(cell.rows)}")
+            table.add_row(
+                self.text(shown(cell.values)), f"{100 * (cell.mean or 0):.2f}", sd, f"{cell.n}/{len(cell.rows)}"
+            )
         return [table, *_rest(cells)]
 
     def lost(self) -> list[RenderableType]:
         lost = [row for row in self.rows if row.state in ("failed", "cut")]
-        return [Text(f"{row.state}: {shown(row.values) or row.job}: {row.reason}") for row in lost[-MOST:]]
+        return [self.text(f"{row.state}: {shown(row.values) or row.job}: {row.reason}") for row in lost[-MOST:]]
 
 
 def watch(folder: SweepFolder, heard: Callable[[], None], console: Console | None = None) -> None:
@@ -103,7 +109,8 @@ def watch(folder: SweepFolder, heard: Callable[[], None], console: Console | Non
     """
     if not folder.read():
         raise UserError(f"sweep={folder.path}: there is no {folder.asked.name} in it")
-    console, view = console or Console(highlight=False), Watch(folder)
+    console = console or Console(highlight=False)
+    view = Watch(folder, console.encoding)
     first = view.look()
     if not console.is_terminal:
         console.print(first)
