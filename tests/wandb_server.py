@@ -90,6 +90,9 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, ReceivedRun] = {}  # by id
         self.artifacts: dict[str, Artifact] = {}  # by id
+        self.views: dict[str, dict[str, Any]] = {}  # by id, as the newest UpsertView2 request has them
+        self.sweep = ""  # its definition as YAML
+        self.commands: list[dict[str, Any]] = []  # for the sweep's agent
         self.unknown: set[str] = set()  # GraphQL operations that have no answer here
         self.keys: set[str] = set()  # Authorization headers that came
         self.lock = threading.Lock()
@@ -134,6 +137,9 @@ class WandbServer:
     def _answer_viewer(self, _: dict[str, Any]) -> dict[str, Any]:
         viewer = {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer}
+
+    def _answer_getdefaultentity(self, v: dict[str, Any]) -> dict[str, Any]:
+        return self._answer_viewer(v)
 
     def _answer_serverfeaturesquery(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
@@ -211,6 +217,32 @@ class WandbServer:
         artifact = self.artifacts[v["artifactID"]]
         artifact.committed = True
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": artifact.digest}}}
+
+    def _answer_upsertview2(self, v: dict[str, Any]) -> dict[str, Any]:
+        number = v.get("id") or f"view{len(self.views)}"
+        inserted = number not in self.views
+        self.views[number] = dict(v)
+        return {"upsertView": {"view": {"id": number, "name": v["name"]}, "inserted": inserted}}
+
+    def _answer_view(self, v: dict[str, Any]) -> dict[str, Any]:
+        found = [
+            {"node": {"id": number, "displayName": view["displayName"], "spec": view["spec"]}}
+            for number, view in self.views.items()
+            if (view["entityName"], view["projectName"]) == (v["entityName"], v["name"])
+            and view["name"] == v["viewName"]
+        ]
+        return {"project": {"allViews": {"edges": found}}}
+
+    def _answer_sweepwithruns(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"sweep": {"config": self.sweep, "runs": {"edges": []}}}}
+
+    def _answer_createagent(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"createAgent": {"agent": {"id": "agent"}}}
+
+    def _answer_heartbeat(self, _: dict[str, Any]) -> dict[str, Any]:
+        """A command for the agent, while there are any."""
+        commands = [self.commands.pop(0)] if self.commands else []
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
 
     def stream(self, run_id: str, sent: dict[str, Any]) -> dict[str, Any]:
         """POST /files/ENTITY/PROJECT/RUN/file_stream: lines of files from an offset on, and the end of a run."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -130,8 +131,9 @@ class Hunt:
         self.say(f"{said}; to epoch {until or self.epochs} of {self.epochs}")
         self.training[folder] = trial.number
         command, config = self.asked.command(trial.params, seed), self.asked.config(trial.params, seed)
-        group = self.asked.folder.name
-        self.pool.start([Task(folder=folder, config=config, command=command, group=group, until_epoch=until)])
+        swept = {key: str(value) for key, value in trial.params.items()} | {"seed": str(seed)}
+        of_study: dict[str, Any] = {"group": self.asked.folder.name, "swept": swept}
+        self.pool.start([Task(folder=folder, config=config, command=command, until_epoch=until, **of_study)])
         return True
 
     def name_of(self, params: Params, seed: int) -> str:

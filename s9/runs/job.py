@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def job(
     *,
     command: str,
     group: str | None = None,
+    swept: Mapping[str, str] | None = None,
     resumed: bool = False,
     interrupts: Interrupts | None = None,
     until_epoch: int | None = None,
@@ -30,7 +31,8 @@ def job(
     """Trains the configuration that `read` returns, in `folder`.
 
     Args:
-        command: the one that repeats the run. group: the sweep or study that the run belongs to.
+        command: the one that repeats the run. group: the sweep or study that the run belongs to. swept: the run's
+            values there, as written; None: neither.
         interrupts: listens to signals while the job runs. until_epoch: where the run pauses; None: at no epoch.
     """
     if not resumed and folder.config.exists():
@@ -38,11 +40,11 @@ def job(
     made = [path for path in folder.left_by_refused() if not path.exists() or not path.stat().st_size]
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line of the log
     config: Config | None = None
-    more: dict[str, Any] = {"command": command, "group": group, "resumed": resumed, "until_epoch": until_epoch}
+    more: dict[str, Any] = {"command": command, "group": group, "swept": swept, "resumed": resumed}
     with interrupts or Interrupts() as interrupts:
         try:
             config = read()
-            train(config, folder.path, interrupts=interrupts, **more)
+            train(config, folder.path, interrupts=interrupts, until_epoch=until_epoch, **more)
         except Paused as pause:
             return Outcome("paused", value=pause.value)
         except Interrupted as stop:

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from s9.system.interrupt import SIGNALS, Interrupted, Interrupts
 from s9.tracking.folder import RunFolder, TakenError
 from s9.tracking.lock import RunLock
 from s9.tracking.status import Status
+from s9.tracking.wandb_agent import run_id_of_agent
 from s9.training.ranks import Ranks, joined
 
 log = logging.getLogger("s9")
@@ -27,6 +29,7 @@ def train(
     path: Path,
     *,
     group: str | None = None,
+    swept: Mapping[str, str] | None = None,
     command: str = "",
     interrupts: Interrupts | None = None,
     resumed: bool = False,
@@ -35,7 +38,7 @@ def train(
     """Trains `config`, writes the run to the folder `path` and returns its summary; status.json says how the run goes.
 
     Args:
-        group: the sweep that the run is a job of. command: the one that repeats the run.
+        group: the sweep that the run is a job of. swept: the job's values, as written. command: repeats the run.
         resumed: begin at the newest whole checkpoint in the folder, or at the start if there is none.
         until_epoch: the run pauses when this epoch has ended and is saved, unless the epoch is the last.
 
@@ -46,9 +49,8 @@ def train(
         Paused: `until_epoch` has ended; resuming gives the bytes of a run that never paused.
     """
     interrupts, folder = interrupts or Interrupts(), RunFolder(path)
-    facts = {"command": command, "group": group, "wandb_id": secrets.token_hex(4), **runtime.git_state()}
     with interrupts.noted():
-        lock, status = _claimed(folder, group), Status(folder, facts)
+        lock, status = _claimed(folder, group), _status(folder, {"command": command, "group": group, "swept": swept})
         folder.write_config(config)  # now, because resuming needs it
     interrupts.last_words = lambda number: status.end("interrupted", reason=str(Interrupted(number)))
     try:
@@ -72,6 +74,12 @@ def train(
         raise
     finally:
         lock.release()
+
+
+def _status(folder: RunFolder, facts: dict[str, Any]) -> Status:
+    facts |= {"wandb_id": secrets.token_hex(4), **runtime.git_state()}
+    agents = run_id_of_agent()
+    return Status(folder, facts, {"wandb_id": agents} if agents else None)
 
 
 def _claimed(folder: RunFolder, group: str | None) -> RunLock:

@@ -32,6 +32,7 @@ def run_task(task: Task) -> Outcome:
                 folder,
                 command=task.command,
                 group=task.group,
+                swept=task.swept,
                 resumed=True,  # begins where no checkpoint is; another process may have begun the run a moment ago
                 until_epoch=task.until_epoch,
             )

@@ -1,6 +1,6 @@
 """What a sweep or a search hands out, what comes back, and what every place that trains has in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,13 +12,15 @@ from s9.config.schema import Config
 class Task:
     """One run to train, or to resume, in `folder`.
 
-    command: trains the same run alone. group: the sweep or study. until_epoch: where the run pauses; None: at no epoch.
+    command: trains the same run alone. group: the sweep or study. swept: the values that are the run's own there, as
+    written. until_epoch: where the run pauses; None: at no epoch.
     """
 
     folder: Path
     config: Config
     command: str
     group: str | None = None
+    swept: Mapping[str, str] | None = None
     until_epoch: int | None = None
 
 

@@ -17,13 +17,15 @@ class Status:
     """The run's status.json, replaced whole at each change. Times are UTC, as 2026-11-22T14:05:00Z.
 
     Args:
-        facts: values that never change: command, group, commit, dirty, the W&B run's id; those of the first start stay.
+        facts: values that never change: command, group, swept, commit, dirty, the W&B run's id; those of the first
+            start stay.
+        anew: facts that take the place of those of the first start.
     """
 
-    def __init__(self, folder: RunFolder, facts: dict[str, Any]):
+    def __init__(self, folder: RunFolder, facts: dict[str, Any], anew: dict[str, Any] | None = None):
         self.path = folder.status
         before = folder.read_status()
-        self.content: dict[str, Any] = facts | {k: v for k, v in before.items() if k in facts}
+        self.content: dict[str, Any] = facts | {k: v for k, v in before.items() if k in facts} | (anew or {})
         self.content |= {"started": before.get("started", _now()), "starts": before.get("starts", 0) + 1}
         self.set("running")
 

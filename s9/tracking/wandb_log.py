@@ -9,7 +9,7 @@ W&B's last step says which epochs W&B lacks, and the folders of a run resumed of
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from s9.config.schema import Config
 from s9.models.analysis import ModelFacts
+from s9.tracking.wandb_leet import show_in_leet
 
 log = logging.getLogger("s9")
 
@@ -32,12 +33,19 @@ class WandbLog:
 
     Args:
         folder: the run's folder.
-        group: the sweep of which the run is a job.
+        group: the sweep of which the run is a job. swept: the job's values there, as written; None: no job of a sweep.
         earlier: the records of the epochs before a run was resumed, metrics and times joined.
     """
 
     def __init__(
-        self, config: Config, folder: Path, *, group: str | None, run_id: str, earlier: list[dict[str, float]]
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        group: str | None,
+        swept: Mapping[str, str] | None = None,
+        run_id: str,
+        earlier: list[dict[str, float]],
     ):
         self.run: Any = None
         self.wandb: Any = None  # the module wandb_run, once the thread has imported it
@@ -55,14 +63,14 @@ class WandbLog:
         if self.mode == "disabled":
             log.info("W&B disabled")
             return
-        self.calls.put(lambda: self._start(config, folder, group, run_id))
+        self.calls.put(lambda: self._start(config, folder, {"group": group, "swept": swept}, run_id))
         self.thread.start()
 
     def _work(self) -> None:
         while (call := self.calls.get()) is not None:
             call()
 
-    def _start(self, config: Config, folder: Path, group: str | None, run_id: str) -> None:
+    def _start(self, config: Config, folder: Path, of_sweep: dict[str, Any], run_id: str) -> None:
         try:
             from s9.tracking import wandb_run  # here, in the thread: W&B takes most of a second to import
         except Exception as error:  # an installation that is broken
@@ -78,8 +86,7 @@ class WandbLog:
                 if self.mode != "disabled":
                     # W&B keeps the id of a run that failed to start, and would refuse it.
                     own_id = run_id if mode == wanted else f"{run_id}-offline"
-                    names = {"group": group, "run_id": own_id, "mode": self.mode}
-                    self.run = wandb_run.begin_anew(config, own, folder, **names)
+                    self.run = wandb_run.begin_anew(config, own, folder, run_id=own_id, mode=self.mode, **of_sweep)
                 break
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
                 log.warning("W&B %s did not start (%s)", self.mode, wandb_run.in_one_line(error))
@@ -91,6 +98,8 @@ class WandbLog:
         else:
             self.mode = "disabled"
             log.warning("W&B is off for this run; the run's folder has everything")
+        with self._guarded("the places where wandb leet looks"):
+            show_in_leet(self._place(), folder, of_sweep["swept"] is not None)
         with self._guarded("metrics"):
             for metric, shown in {**BEST, "train/*": "last", "lr": "last"}.items():
                 self.run.define_metric(metric, step_metric="epoch", summary=shown)

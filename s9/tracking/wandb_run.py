@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import wandb
+from wandb.sdk.lib.config_util import dict_from_config_file
 
 from s9.config.schema import Config
 from s9.config.stored import as_dict
 from s9.models.analysis import TABLE_COLUMNS, ModelFacts, table_cells
 from s9.tracking.wandb_mode import own_settings as own_settings
 from s9.tracking.wandb_mode import pick_mode as pick_mode
+from s9.tracking.wandb_names import labels_of, name_of, tags_of
 
 MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
 PAIRS_SHOWN = 100
@@ -30,9 +32,18 @@ def begin_anew(*arguments: Any, **names: Any) -> Any:
         return begin(*arguments, **names)
 
 
-def begin(config: Config, own: Any, folder: Path, *, group: str | None, run_id: str, mode: str) -> Any:
-    """Starts the run; values that the configuration leaves open come from W&B's own settings, else from s9."""
-    wanted = config.wandb
+def begin(config: Config, own: Any, folder: Path, *, mode: str, run_id: str, **of_sweep: Any) -> Any:
+    """Starts the run; values that the configuration leaves open come from W&B's own settings, else from s9.
+
+    Args:
+        of_sweep: group and swept, as for `WandbLog`.
+    """
+    wanted, group, swept = config.wandb, of_sweep["group"], of_sweep["swept"]
+    values = (swept or {}) | values_of_agent(own)
+    named = config.name or own.run_name
+    if values:
+        named = name_of(values, named, folder.name)
+    tags = wanted.tags if swept is None else tags_of(wanted.tags or own.run_tags or (), group)
     limits = {"init_timeout": wanted.timeout, "finish_timeout": wanted.timeout, "finish_timeout_raises": True}
     return wandb.init(
         mode="online" if mode == "online" else "offline",
@@ -40,15 +51,21 @@ def begin(config: Config, own: Any, folder: Path, *, group: str | None, run_id: 
         entity=wanted.entity,  # None, as for tags: the value of W&B's own settings
         id=run_id,
         resume="allow",
-        name=config.name or own.run_name or config.run_name,
+        name=named or config.run_name,
         group=wanted.group or own.run_group or group or config.model.name,
-        tags=wanted.tags or None,
+        tags=tags or None,
         job_type=wanted.job_type or own.run_job_type or "train",
         dir=str(folder),
-        config=as_dict(config),
+        config=as_dict(config) | labels_of(values),
         reinit="finish_previous",  # one process runs all the jobs of a sweep
         settings=wandb.Settings(silent=True, console="off", **limits),
     )
+
+
+def values_of_agent(own: Any) -> dict[str, str]:
+    """The values that the agent of a W&B sweep has chosen for this run; empty where no agent has started the run."""
+    path = own.sweep_param_path if own.sweep_id else None
+    return {key: str(value) for key, value in (dict_from_config_file(path) or {}).items()} if path else {}
 
 
 def layers(facts: ModelFacts) -> Any:
@@ -57,12 +74,14 @@ def layers(facts: ModelFacts) -> Any:
 
 
 def mistakes(predictions: dict[str, np.ndarray]) -> list[Any]:
-    """The images of the most confident mistakes on test."""
+    """The images of the most confident mistakes on test, with their classes and file names."""
     names, preds, labels = _read(predictions)
-    return [
-        wandb.Image(image, caption=f"{names[labels[i]]}, called {names[preds[i]]}")
-        for i, image in zip(predictions["worst"], predictions["worst_images"], strict=True)
-    ]
+    found = []
+    for i, image in zip(predictions["worst"], predictions["worst_images"], strict=True):
+        caption = f"{names[labels[i]]}, called {names[preds[i]]}: {predictions['names'][i]}"
+        caption = caption.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+        found.append(wandb.Image(image, caption=caption))
+    return found
 
 
 def confusion(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
