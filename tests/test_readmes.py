@@ -24,6 +24,7 @@ MADE_UP = ("<", "$", "my_images", "=mine", "outputs/")  # what a reader has to p
 DONORS = ("init_from=", "teacher=")
 DOORS: dict[str, dict[str, str | None]] = {
     "evaluate": {"run": None} | {key: values[0] for key, values in ALLOWED.items()},
+    "dashboard": dict.fromkeys(("sweep", "project", "entity", "name"), ""),
     "report": dict.fromkeys(("run", "sweep", "runs", "watch"), ""),
 }
 OWN = {
@@ -59,6 +60,8 @@ def composes(overrides: tuple[str, ...], folder: str | None) -> None:
 def check(door: str, arguments: list[str]) -> None:
     """Raises where the door would refuse them."""
     arguments = [a for a in arguments if not a.startswith(("allow=", "resume=", "rules="))]
+    if door == "compare":  # takes folders
+        return
     if door in DOORS:
         key_values(arguments, DOORS[door], "")
         return
