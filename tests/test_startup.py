@@ -62,7 +62,9 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return imported(tmp_path_factory.mktemp("without"), *others)
 
 
-@pytest.mark.parametrize("door", ["train", "tune", "bench", "check", "compare", "confirm", "dashboard", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "door", ["train", "tune", "bench", "check", "compare", "confirm", "dashboard", "evaluate", "report"]
+)
 def test_help_imports_nothing_heavy(door: str) -> None:
     """Of the real command, by what python says of its imports."""
     command = [sys.executable, "-X", "importtime", "-m", f"s9.{door}", "--help"]

@@ -1,30 +1,29 @@
 """The figures of a sweep as PNGs, drawn from what its page shows: cells, main effects and the curves of all runs."""
 
-import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-log = logging.getLogger("s9")
+from matplotlib.ticker import MaxNLocator
 
 DPI = 120
 MOST_CELLS = 40  # of a figure that names each one
 MOST_NUMBERS = 150  # cells of a heat map with numbers in them
-POINT, LIKE_BEST, BELOW = "#1f5fbf", "#1f5fbf", "#8a919e"
+POINT, FAINT = "#1f5fbf", "#8a919e"
+POINTS: dict[str, Any] = {"fmt": "o", "capsize": 3, "markersize": 5}
 FRAME, RAMP = "#d1261e", "viridis"
 
 
-def draw_sweep(data: Mapping[str, Any], place: Path, failed: Callable[[str], object] = log.warning) -> list[Path]:
+def draw_sweep(data: Mapping[str, Any], place: Path, failed: Callable[[str], object]) -> list[Path]:
     """Draws cells.png, effects.png and curves.png, each where there is something to draw; returns the pictures' paths.
 
     Args:
@@ -68,7 +67,7 @@ def _lines(data: Mapping[str, Any], scored: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(max(6.0, min(12.0, 1 + 0.7 * len(cells))), 3.6), layout="constrained")
     axes = figure.subplots()
     _points(axes, range(len(cells)), cells)
-    axes.plot(range(len(cells)), [cell["mean"] for cell in cells], color=BELOW, linewidth=1, zorder=1)
+    axes.plot(range(len(cells)), [cell["mean"] for cell in cells], color=FAINT, linewidth=1, zorder=1)
     long = sum(map(len, names)) > 60
     axes.set_xticks(range(len(cells)), names, rotation=30 if long else 0, ha="right" if long else "center")
     _plain(axes.get_xticklabels())
@@ -94,15 +93,15 @@ def _heat_map(data: Mapping[str, Any], scored: list[dict[str, Any]]) -> Figure:
         if wide * high <= MOST_NUMBERS:
             text = f"{100 * cell['mean']:.2f}"
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-        if cell["verdict"] in ("best mean", "cannot be told from the best"):
+        if cell["like"]:
             axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=FRAME, linewidth=1.5))
     axes.set_xticks(range(wide), [_short(value) for value in data["levels"][across]])
     axes.set_yticks(range(high), [_short(value) for value in data["levels"][down]])
     _plain([*axes.get_xticklabels(), *axes.get_yticklabels()])
     axes.set_xlabel(data["keys"][across], parse_math=False)
     axes.set_ylabel(data["keys"][down], parse_math=False)
-    figure.colorbar(image, ax=axes, format=PercentFormatter(1, decimals=None))
-    axes.set_title("val accuracy %, mean of seeds; framed: cannot be told from the best", fontsize=9)
+    figure.colorbar(image, ax=axes, format=_percent)
+    axes.set_title("val accuracy %, mean of seeds\nframed: cannot be told from the best", fontsize=9)
     return figure
 
 
@@ -119,18 +118,23 @@ def _best_cells(data: Mapping[str, Any], scored: list[dict[str, Any]]) -> Figure
     axes.grid(axis="y", linewidth=0.3)
     _as_percent(axes.xaxis, "val accuracy, mean of seeds")
     axes.set_ylabel(", ".join(data["keys"][k] for k in data["charted"]), parse_math=False, fontsize=8)
-    which = "" if len(cells) == len(scored) else f"the best {len(cells)} of {len(scored)} cells; "
+    which = "" if len(cells) == len(scored) else f"the best {len(cells)} of {len(scored)} cells\n"
     axes.set_title(which + _bars(cells), fontsize=9)
     return figure
 
 
-def _points(axes: Axes, at: range, cells: list[dict[str, Any]], *, across: bool = False) -> None:
-    for place, cell in zip(at, cells, strict=True):
-        below = cell["verdict"] == "below the best"
-        style = {"color": BELOW if below else LIKE_BEST, "marker": "o", "mfc": "white" if below else None}
-        half = None if cell["low"] is None else cell["mean"] - cell["low"]
-        x, y = (cell["mean"], place) if across else (place, cell["mean"])
-        axes.errorbar(x, y, **{"xerr" if across else "yerr": half}, **style, capsize=3, markersize=5)
+def _points(axes: Axes, at: Sequence[int], cells: list[dict[str, Any]], *, across: bool = False) -> None:
+    """Filled where a cell cannot be told from the best. One call a style: a call a point takes seconds to lay out."""
+    filled: dict[str, Any] = {"color": POINT}
+    hollow: dict[str, Any] = {"color": FAINT, "mfc": "white"}
+    for like, style in ((True, filled), (False, hollow)):
+        shown = [(place, cell) for place, cell in zip(at, cells, strict=True) if cell["like"] == like]
+        if shown:
+            places, means = [place for place, _ in shown], [cell["mean"] for _, cell in shown]
+            halves = [np.nan if cell["low"] is None else cell["mean"] - cell["low"] for _, cell in shown]
+            bars: dict[str, Any] = {"xerr" if across else "yerr": halves}
+            x, y = (means, places) if across else (places, means)
+            axes.errorbar(x, y, **bars, **POINTS, **style)
 
 
 def _bars(cells: list[dict[str, Any]]) -> str:
@@ -149,9 +153,11 @@ def _effects(data: Mapping[str, Any]) -> Figure | None:
     figure = Figure(figsize=(8, min(30, 0.5 + 0.28 * sum(heights))), layout="constrained")
     panels = figure.subplots(len(effects), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axes, effect in zip(panels[:, 0], effects, strict=True):
-        for y, level in enumerate(effect["levels"]):
-            mean, low, high = level["behind"] or (0, 0, 0)
-            axes.errorbar(mean, y, xerr=[[mean - low], [high - mean]], color=POINT, marker="o", capsize=3, markersize=5)
+        known = [
+            (y, level["behind"] or (0, 0, 0)) for y, level in enumerate(effect["levels"]) if level["mean"] is not None
+        ]
+        places, (means, lows, highs) = [y for y, _ in known], np.array([behind for _, behind in known]).T
+        axes.errorbar(means, places, xerr=[means - lows, highs - means], color=POINT, **POINTS)
         names = [
             _short(level["value"]) + ("" if level["mean"] is None else f"  ({100 * level['mean']:.2f} %)")
             for level in effect["levels"]
@@ -159,10 +165,10 @@ def _effects(data: Mapping[str, Any]) -> Figure | None:
         axes.set_yticks(range(len(names)), names, fontsize=8)
         _plain(axes.get_yticklabels())
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.axvline(0, color=BELOW, linewidth=0.8)
+        axes.axvline(0, color=FAINT, linewidth=0.8)
         axes.set_title(f"{effect['key']}: {'differs' if effect['differs'] else 'no difference is shown'}", fontsize=9)
         axes.title.set_parse_math(False)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        axes.xaxis.set_major_formatter(_percent)
     panels[-1, 0].set_xlabel(
         "minus the best value, points of val accuracy; bars: interval of this difference", fontsize=9
     )
@@ -181,7 +187,7 @@ def _curves(data: Mapping[str, Any]) -> Figure | None:
             epochs, mean = curves["epochs"][run[0]], data["cells"][job[1]]["mean"]
             lines.append([(x, y) for x, y in zip(epochs, run[1][at], strict=True) if y is not None])
             colours.append(np.nan if mean is None else mean)
-    shown = LineCollection(lines, cmap=colormaps[RAMP].with_extremes(bad=BELOW), norm=Normalize(min(means), max(means)))
+    shown = LineCollection(lines, cmap=colormaps[RAMP].with_extremes(bad=FAINT), norm=Normalize(min(means), max(means)))
     shown.set_array(np.ma.masked_invalid(colours))
     shown.set(linewidth=1.0, alpha=max(0.25, min(0.9, 30 / max(1, len(lines)))))
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -191,14 +197,18 @@ def _curves(data: Mapping[str, Any]) -> Figure | None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _as_percent(axes.yaxis, "val accuracy")
-    figure.colorbar(shown, ax=axes, label="mean of the run's cell", format=PercentFormatter(1, decimals=None))
-    axes.set_title(f"{len(lines)} runs", fontsize=9)
+    figure.colorbar(ScalarMappable(shown.norm, shown.cmap), ax=axes, label="mean of the run's cell, %", format=_percent)
+    axes.set_title(f"all {len(lines)} runs", fontsize=9)
     return figure
 
 
 def _as_percent(axis: Any, label: str) -> None:
-    axis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axis.set_label_text(label)
+    axis.set_major_formatter(_percent)
+    axis.set_label_text(f"{label}, %")
+
+
+def _percent(value: float, _: object = None) -> str:
+    return f"{100 * value:.6g}"
 
 
 def _plain(labels: list[Any]) -> None:
@@ -207,5 +217,6 @@ def _plain(labels: list[Any]) -> None:
 
 
 def _short(text: str, most: int = 24) -> str:
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    return line if len(line) <= most else line[: most - 1] + "…"
+    """Cut in the middle: names of files and classes differ at their ends."""
+    line, kept = "".join(letter if letter.isprintable() else " " for letter in text), (most - 1) // 2
+    return line if len(line) <= most else f"{line[:kept]}…{line[-kept:]}"

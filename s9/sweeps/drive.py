@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from s9.sweeps.jobs import Job, SweepFolder, record, standing
 from s9.sweeps.task import Outcome, Pool, Task
@@ -92,8 +91,7 @@ class Drive:
         path = self.folder.path / job.digest
         path.mkdir(parents=True, exist_ok=True)
         (path / "job.txt").write_text("".join(f"{key}={value}\n" for key, value in job.values.items()))
-        of_sweep: dict[str, Any] = {"group": self.folder.name, "swept": job.values}
-        return Task(folder=path, config=job.config, command=job.command, **of_sweep)
+        return Task(folder=path, config=job.config, command=job.command, group=self.folder.name, swept=job.values)
 
     def end(self, job: Job, began: float, outcome: Outcome) -> None:
         if outcome.state == "taken":

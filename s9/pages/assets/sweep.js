@@ -2,14 +2,17 @@
 "use strict";
 
 const { keys, levels, charted, cells, jobs, curves, effects } = data;
-const LIKE = ["best mean", "cannot be told from the best"];
 // Blue, green, amber: readable as lines on light and dark, and as areas under a label of the other colour.
 const RAMP = ["#3b62d8", "#1f9e89", "#e0a100"];
 const MOST_COLOURS = COLOURS.length;
 
-const shorter = (text, most = 22) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+// Long names are cut in the middle: those of files and classes differ at their ends.
+function shorter(text, most = 22) {
+  if (text === "") return "(none)";
+  const kept = Math.floor((most - 1) / 2);
+  return text.length > most ? `${text.slice(0, kept)}…${text.slice(text.length - kept)}` : text;
+}
 const level = (cell, key) => levels[key][cell.values[key]];
-const isLike = (cell) => LIKE.includes(cell.verdict);
 const scored = cells.filter((cell) => cell.mean !== null);
 const range = scored.length ? [Math.min(...scored.map((c) => c.mean)), Math.max(...scored.map((c) => c.mean))] : [0, 1];
 const signed = (value) => `${value > 0 ? "+" : ""}${percent(value)}`;
@@ -31,6 +34,8 @@ function mixed(share) {
 
 // Tables
 
+const letters = new Intl.Collator();
+
 // Numbers in their order, before texts in theirs; empty ones last, whichever way the rest goes.
 function byValue(a, b, rowA, rowB, column, direction) {
   const empty = (value) => value === "" || value === null || value === undefined;
@@ -38,7 +43,7 @@ function byValue(a, b, rowA, rowB, column, direction) {
   const x = Number(a), y = Number(b);
   if (!Number.isNaN(x) && !Number.isNaN(y)) return x - y;
   if (Number.isNaN(x) !== Number.isNaN(y)) return Number.isNaN(x) ? 1 : -1;
-  return String(a).localeCompare(String(b));
+  return letters.compare(a, b);
 }
 
 const text = (title, field, more = {}) => ({ title: escaped(title), field, sorter: byValue, maxWidth: 260, ...more });
@@ -51,20 +56,23 @@ const digits = (count) => (value) => (value === null || value === undefined ? ""
 const swept = keys.map((key, at) => text(key, `k${at}`));
 const valuesOf = (cell) => Object.fromEntries(keys.map((_, at) => [`k${at}`, level(cell, at)]));
 
+// On a narrow screen what came out stands before the keys, so that no scrolling is needed to see both.
+const inFront = (values, outcome) => (window.innerWidth < 700 ? [...outcome.reverse(), ...values] : [...values, ...outcome]);
+
 function cellsTable() {
   const rows = cells.map((cell) => ({
     ...valuesOf(cell), ...cell, behind: cell.lead && cell.lead[0],
     interval: cell.lead ? `${percent(cell.lead[1])} to ${percent(cell.lead[2])}` : "",
   }));
   const columns = [
-    ...swept, text("against the best", "verdict"),
-    number("val mean %", "mean", percent), number("behind the best", "behind", percent),
+    ...inFront(swept, [text("against the best", "verdict"), number("val mean %", "mean", percent)]),
+    number("behind the best", "behind", percent),
     text("interval", "interval", { hozAlign: "right", sorter: (a, b, x, y) => (x.getData().behind ?? -1) - (y.getData().behind ?? -1) }),
     number("sd", "sd", percent), text("n", "shown_n", { hozAlign: "right" }), number("minutes", "minutes", digits(1)),
   ];
   if (cells.some((cell) => cell.lacks)) columns.push(text("not done", "lacks"));
   return table("cells-table", columns, rows, {
-    rowFormatter: (row) => row.getElement().classList.toggle("marked", isLike(row.getData())),
+    rowFormatter: (row) => row.getElement().classList.toggle("marked", row.getData().like),
   });
 }
 
@@ -76,8 +84,9 @@ function jobsTable() {
     return page ? `<a href="${escaped(page)}">${escaped(job)}</a>` : escaped(job);
   };
   const columns = [
-    text("job", "job", { formatter: link }), ...swept, text("seed", "seed", { hozAlign: "right" }), text("state", "state"),
-    number("val %", "accuracy", percent), number("val loss", "loss", digits(4)), number("minutes", "minutes", digits(1)),
+    text("job", "job", { formatter: link }),
+    ...inFront([...swept, text("seed", "seed", { hozAlign: "right" })], [text("state", "state"), number("val %", "accuracy", percent)]),
+    number("val loss", "loss", digits(4)), number("minutes", "minutes", digits(1)),
   ];
   return table("jobs-table", columns, rows);
 }
@@ -104,14 +113,14 @@ function bar(across) {
 
 function linesChart() {
   const [key] = charted, ordered = [...scored].sort((a, b) => a.values[key] - b.values[key]);
-  const styled = (cell) => ({ color: isLike(cell) ? COLOURS[0] : colour("background"), borderColor: COLOURS[0], borderWidth: 2 });
+  const styled = (cell) => ({ color: cell.like ? colour("accent") : colour("background"), borderColor: colour("accent"), borderWidth: 2 });
   chart("lines-chart", () => ({
     tooltip: { formatter: (point) => cellText(ordered[point.dataIndex]) },
     grid: { left: 70, right: 20, top: 40, bottom: 60 },
     xAxis: categories(key, { name: shorter(keys[key], 40), nameLocation: "middle", nameGap: 34 }),
-    yAxis: valAxis({ name: "val mean %", min: (of) => of.min, max: (of) => of.max }),
+    yAxis: valAxis({ name: "val mean %" }),
     series: [
-      { type: "custom", renderItem: bar(false), itemStyle: { color: COLOURS[0] }, encode: { x: 0, y: [1, 2] }, silent: true,
+      { type: "custom", renderItem: bar(false), itemStyle: { color: colour("accent") }, encode: { x: 0, y: [1, 2] }, silent: true,
         data: ordered.map((cell) => [cell.values[key], cell.low, cell.high]) },
       { type: "line", symbol: "circle", symbolSize: 10, lineStyle: { color: colour("faint"), width: 1 }, z: 3,
         data: ordered.map((cell) => ({ value: [cell.values[key], cell.mean], itemStyle: styled(cell) })) },
@@ -122,55 +131,70 @@ function linesChart() {
 function heatChart() {
   const [across, down] = [...charted].sort((a, b) => levels[b].length - levels[a].length), element = document.getElementById("heat-chart");
   const wide = levels[across].length, high = levels[down].length;
-  element.style.minWidth = `${Math.min(2400, 130 + 46 * wide)}px`;
+  const longest = (key) => 6.5 * Math.max(...levels[key].map((value) => shorter(value).length));
+  element.style.minWidth = `${Math.min(2400, 60 + longest(down) + Math.max(46, longest(across)) * wide)}px`;
   element.style.height = `${Math.max(260, Math.min(1600, 150 + 36 * high))}px`;
   chart("heat-chart", () => ({
     tooltip: { formatter: (point) => cellText(scored[point.dataIndex]) },
     grid: { left: 10, right: 20, top: 30, bottom: 70, containLabel: true },
     xAxis: categories(across, { name: shorter(keys[across], 40), nameLocation: "middle", nameGap: 30, splitLine: { show: false } }),
-    yAxis: categories(down, { name: shorter(keys[down], 40), nameTextStyle: { align: "left" }, inverse: true, splitLine: { show: false } }),
+    yAxis: categories(down, { name: shorter(keys[down], 40), nameLocation: "start", nameTextStyle: { align: "left" }, inverse: true, splitLine: { show: false } }),
     visualMap: {
       min: range[0], max: range[1], dimension: 2, inRange: { color: RAMP }, orient: "horizontal", left: "center", bottom: 0,
-      itemHeight: 120, itemWidth: 12, precision: 6, text: [`${percent(range[1])} %`, percent(range[0])], calculable: false,
+      seriesIndex: 0, itemHeight: 120, itemWidth: 12, precision: 6, text: [`${percent(range[1])} %`, percent(range[0])], calculable: false,
     },
-    series: [{
-      type: "heatmap",
-      data: scored.map((cell) => ({
-        value: [cell.values[across], cell.values[down], cell.mean],
-        itemStyle: { borderWidth: isLike(cell) ? 3 : 1, borderColor: colour(isLike(cell) ? "text" : "background") },
-      })),
-      label: { show: wide * high <= 600, color: "#fff", textBorderColor: "#000", textBorderWidth: 2, formatter: (point) => percent(point.value[2]) },
-    }],
+    series: [
+      {
+        type: "heatmap", itemStyle: { borderWidth: 1, borderColor: colour("background") },
+        data: scored.map((cell) => ({
+          value: [cell.values[across], cell.values[down], cell.mean],
+          label: { color: (cell.mean - range[0]) / (range[1] - range[0] || 1) > 0.3 ? "#000" : "#fff" },
+        })),
+        label: { show: wide * high <= 600, formatter: (point) => percent(point.value[2]) },
+      },
+      { type: "custom", renderItem: frame, silent: true, tooltip: { show: false }, encode: { x: 0, y: 1 },
+        data: scored.filter((cell) => cell.like).map((cell) => [cell.values[across], cell.values[down]]) },
+    ],
   }));
+}
+
+// Around a cell of the heat map, inside its edges.
+function frame(params, api) {
+  const [x, y] = api.coord([api.value(0), api.value(1)]), [width, height] = api.size([1, 1]);
+  const shape = { x: x - width / 2 + 2.5, y: y - height / 2 + 2.5, width: width - 5, height: height - 5 };
+  return { type: "rect", shape, style: { fill: null, stroke: colour("text"), lineWidth: 2.5 } };
 }
 
 function parallelChart() {
   const element = document.getElementById("parallel-chart"), last = charted.length;
-  element.style.minWidth = `${110 * (charted.length + 1)}px`;
+  const ordered = [...scored].reverse();  // the best is drawn last, over all others
+  const thick = ordered.filter((cell) => cell.like).length <= 60;
+  element.style.height = `${Math.max(384, Math.min(1000, 90 + 16 * Math.max(...charted.map((key) => levels[key].length))))}px`;
+  element.style.minWidth = `${90 * (charted.length + 1)}px`;
   const drawn = chart("parallel-chart", () => ({
-    tooltip: { formatter: (line) => cellText(scored[line.dataIndex]) },
+    tooltip: { formatter: (line) => cellText(ordered[line.dataIndex]) },
     parallel: {
-      left: 50, right: 60, top: 50, bottom: 24,
-      parallelAxisDefault: { nameTextStyle: { fontSize: 12 }, areaSelectStyle: { width: 24, color: colour("accent"), opacity: 0.25 } },
+      left: 40, right: 44, top: 50, bottom: 24,
+      parallelAxisDefault: { nameTextStyle: { fontSize: 11, lineHeight: 14 }, areaSelectStyle: { width: 24, color: colour("accent"), opacity: 0.25 } },
     },
     parallelAxis: [
       ...charted.map((key, at) => categories(key, {
-        dim: at, name: broken(keys[key]), axisLabel: { formatter: (value) => shorter(value, 12), textBorderColor: colour("background"), textBorderWidth: 3 },
+        dim: at, name: broken(keys[key]), axisLabel: { formatter: (value) => shorter(value, 12), interval: levels[key].length > 56 ? "auto" : 0, backgroundColor: colour("background"), padding: [1, 3] },
       })),
       valAxis({ dim: last, name: "val mean %" }),
     ],
     visualMap: { show: false, min: range[0], max: range[1], dimension: last, inRange: { color: RAMP } },
     series: [{
-      type: "parallel", inactiveOpacity: 0.04, activeOpacity: 0.9, smooth: 0.1,
-      lineStyle: { width: 1.5, opacity: scored.length > 100 ? 0.4 : 0.8 },
+      type: "parallel", inactiveOpacity: 0.04, activeOpacity: 0.9,
+      lineStyle: { width: scored.length > 1000 ? 1 : 1.5, opacity: Math.max(0.1, Math.min(0.8, 80 / scored.length)) },
       emphasis: { lineStyle: { width: 5, opacity: 1 } },
-      data: scored.map((cell) => ({
-        value: [...charted.map((key) => cell.values[key]), cell.mean], lineStyle: isLike(cell) ? { width: 3.5, opacity: 0.9 } : {},
+      data: ordered.map((cell) => ({
+        value: [...charted.map((key) => cell.values[key]), cell.mean], lineStyle: cell.like && thick ? { width: 3.5, opacity: 0.9 } : {},
       })),
     }],
   }));
   drawn.on("axisareaselected", () => {
-    const chosen = drawn.getModel().getSeries()[0].getRawIndicesByActiveState("active").map((at) => scored[at]);
+    const chosen = drawn.getModel().getSeries()[0].getRawIndicesByActiveState("active").map((at) => ordered[at]);
     const kept = document.getElementById("brushed");
     const best = chosen.reduce((sum, cell) => Math.max(sum, cell.mean), 0), worst = chosen.reduce((sum, cell) => Math.min(sum, cell.mean), 1);
     kept.textContent = !chosen.length || chosen.length === scored.length ? ""
@@ -188,7 +212,8 @@ function broken(key) {
 
 function effectChart(effect, at) {
   const element = document.getElementById(`effect-${at}`), rows = effect.levels;
-  element.style.height = `${Math.max(150, 80 + 24 * rows.length)}px`;
+  if (!element) return;
+  element.style.height = `${Math.max(120, 66 + 24 * rows.length)}px`;
   const named = rows.map((row) => `${shorter(row.value, 14)}${row.mean === null ? "" : `  (${percent(row.mean)} %)`}`);
   const shown = rows.map((row, place) => [place, ...(row.behind ?? [null, null, null])]);
   chart(`effect-${at}`, () => ({
@@ -199,13 +224,13 @@ function effectChart(effect, at) {
         return lines([`${effect.key} = ${row.value}`, row.mean === null ? "" : `adjusted mean ${percent(row.mean)} %`, difference, `n ${row.n}`]);
       },
     },
-    grid: { left: 10, right: 20, top: 10, bottom: 40, containLabel: true },
+    grid: { left: 10, right: 20, top: 10, bottom: 24, containLabel: true },
     xAxis: valAxis({ scale: false, name: "minus the best, points of val", nameLocation: "middle", nameGap: 26 }),
     yAxis: { type: "category", data: named, inverse: true, axisLabel: { interval: rows.length > 30 ? "auto" : 0 } },
     series: [
-      { type: "custom", renderItem: bar(true), itemStyle: { color: COLOURS[0] }, encode: { x: [1, 2], y: 0 }, silent: true,
+      { type: "custom", renderItem: bar(true), itemStyle: { color: colour("accent") }, encode: { x: [1, 2], y: 0 }, silent: true,
         data: shown.filter((row) => row[1] !== null).map(([place, , low, high]) => [place, low, high]) },
-      { type: "scatter", symbolSize: 10, itemStyle: { color: COLOURS[0] },
+      { type: "scatter", symbolSize: 10, itemStyle: { color: colour("accent") },
         data: rows.map((row, place) => [row.behind ? row.behind[0] : 0, place]).filter((_, place) => rows[place].mean !== null) },
     ],
   }));
@@ -242,7 +267,8 @@ function groupsOf(grouping) {
     return of([...names, "no score"], place, (at) => (at === thirds ? colour("faint") : mixed(at / (thirds - 1))));
   }
   const key = Number(grouping);
-  return of(levels[key].map((value) => shorter(value, 30)), (job) => cells[job[1]].values[key], palette(levels[key].length));
+  const names = levels[key].map((value) => shorter(value, 30)), same = (name) => names.filter((other) => other === name).length > 1;
+  return of(names.map((name, at) => (same(name) ? `${at + 1}: ${name}` : name)), (job) => cells[job[1]].values[key], palette(levels[key].length));
 }
 
 function curvesOption(metric, grouping, isShare) {
@@ -287,20 +313,25 @@ function costChart() {
   const zoom = shown.length > most ? [{ type: "slider", yAxisIndex: 0, right: 4, width: 18, startValue: 0, endValue: most - 1, brushSelect: false, showDetail: false }] : [];
   chart("cost-chart", () => ({
     tooltip: { formatter: (item) => lines([...keys.map((key, at) => `${key} = ${level(shown[item.dataIndex], at)}`), `${digits(1)(shown[item.dataIndex].minutes)} minutes, n ${shown[item.dataIndex].shown_n}`]) },
-    grid: { left: 10, right: zoom.length ? 50 : 40, top: 10, bottom: 44, containLabel: true },
+    grid: { left: 10, right: zoom.length ? 50 : 40, top: 10, bottom: 24, containLabel: true },
     xAxis: { type: "value", name: "minutes of all jobs of the cell", nameLocation: "middle", nameGap: 26 },
     yAxis: { type: "category", data: named, inverse: true, axisLabel: { interval: 0, fontSize: 11 } },
     dataZoom: zoom,
-    series: [{ type: "bar", data: shown.map((cell) => cell.minutes), itemStyle: { color: COLOURS[0] }, barMaxWidth: 16,
+    series: [{ type: "bar", data: shown.map((cell) => cell.minutes), itemStyle: { color: colour("accent") }, barMaxWidth: 16,
       label: { show: true, position: "right", color: colour("text"), formatter: (item) => digits(1)(item.value) } }],
   }));
 }
 
+// A chart a frame, so that the page answers while they are drawn.
+function inTurn([first, ...rest]) {
+  if (!first) return document.body.classList.add("drawn");
+  return requestAnimationFrame(() => { first(); setTimeout(() => inTurn(rest), 0); });
+}
+
 cellsTable();
 jobsTable();
-if (scored.length && charted.length === 1) linesChart();
-if (scored.length && charted.length === 2) heatChart();
-if (scored.length && charted.length > 2) parallelChart();
-effects.forEach(effectChart);
-curvesChart();
-costChart();
+const byNumberOfKeys = { 1: linesChart, 2: heatChart };
+inTurn([
+  ...(scored.length && charted.length ? [byNumberOfKeys[charted.length] ?? parallelChart] : []),
+  ...effects.map((effect, at) => () => effectChart(effect, at)), curvesChart, costChart,
+]);
