@@ -36,8 +36,8 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
     sweep = SweepFolder(Path(given["sweep"]))
     stored = sweep.read()
     if not stored:
-        wanted = "give the folder of a sweep, as outputs/sweeps/<name>"
-        raise UserError(f"sweep={sweep.path}: there is no {sweep.asked.name} in it; {wanted}")
+        give = "give the folder of a sweep, as outputs/sweeps/<name>"
+        raise UserError(f"sweep={sweep.path}: there is no {sweep.asked.name} in it; {give}")
     keys, rows = sweep.rows()
     cells = [cell for cell in cells_of(keys, rows) if cell.n]
     if len(cells) < 2:

@@ -52,10 +52,10 @@ def report_sweep(path: Path, *, runs: bool) -> int:
             for row in folder.rows()[1]:
                 if Path(row.folder).is_dir():
                     failed += _page_of(RunFolder(Path(row.folder)))
-        written = write_sweep_page(folder)
+        answer = answer_of(folder)
+        written = write_sweep_page(folder, answer, failed=failed.append)
     except OSError as error:
         raise UserError(f"{error.filename or path}: {error.strerror or error}") from None
-    answer = answer_of(folder)
     print("\n".join([*answer.sentences, *(f"warning: {line}" for line in answer.warnings), *map(str, written)]))
     for line in failed:
         say_error(line)

@@ -10,8 +10,7 @@ import numpy as np
 
 from s9.pages.compare_facts import Comparison
 from s9.pages.compare_words import INTERVAL, METHOD, p_of, points_of
-from s9.pages.page import picture, write_page
-from s9.pages.sweep_data import PAGE
+from s9.pages.page import PAGE, picture, write_page
 from s9.system.errors import is_number
 from s9.tracking.compared_run import ComparedRun
 from s9.tracking.paired import Pair

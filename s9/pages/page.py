@@ -17,6 +17,7 @@ from s9.system.files import write_whole
 
 HERE = Path(__file__).parent
 ASSETS = HERE / "assets"
+PAGE = "report.html"  # in the folder of a run and of a sweep
 
 
 def write_page(path: Path, template: str, *, title: str, data: Mapping[str, Any], **values: Any) -> None:

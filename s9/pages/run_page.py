@@ -7,12 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from s9.pages import run_config, run_history, run_scores
-from s9.pages.page import percent, write_page
+from s9.pages.page import PAGE, percent, write_page
 from s9.pages.run_files import RunFiles
 from s9.pages.run_scores import OnTest
 from s9.tracking.folder import RunFolder
 
-PAGE = "report.html"
 VAL_CHOOSES = (
     "This run is one of several that are compared, by val alone. What this page says of test describes this run; "
     "do not choose between runs by it."

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from scipy import stats
 
+from s9.pages.page import PAGE
 from s9.sweeps.answer import Answer
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.statistics import Difference, Effect
@@ -20,7 +21,6 @@ from s9.sweeps.table import ORIGIN, SEED, Cell, Row
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
 
-PAGE = "report.html"  # of a sweep and of a run, in their folders
 BEST, LIKE_BEST, BELOW, NO_SCORE = "best mean", "cannot be told from the best", "below the best", "no score"
 POINTS = 40  # of a curve, at most
 DIGITS = 4  # of a curve's numbers

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from s9.pages.page import percent, write_page
+from s9.pages.page import PAGE, percent, write_page
 from s9.pages.sweep_data import (
-    PAGE,
     CellLine,
     behind,
     cells_csv,

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from s9.sweeps.linear import Linear, additive, cells_design, columns_of, critical_range, intraclass_correlation
+from s9.sweeps.linear import (
+    Additive,
+    CellMeans,
+    Linear,
+    additive,
+    cells_design,
+    columns_of,
+    critical_range,
+    intraclass_correlation,
+)
+from s9.tracking.paired import holm
 
 ALPHA, ALPHA_INTERACTIONS = 0.05, 0.01  # of which the second is a part of the first
 
@@ -109,23 +119,24 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
     seeds = [seed for sample in samples for seed in sample.scores]
     values = [[samples[at].values[k] for at in cell] for k in range(len(keys))]
     blocks = columns_of(seeds)[1] if paired else np.empty((len(y), 0))
-    full = Linear(np.hstack([cells_design(cell), blocks]), y)
+    full = Linear(np.hstack([cells_design(cell), blocks]), y) if paired else CellMeans(cell, y)
     correlation = _correlation(samples)
     if full.df == 0 or full.rss <= 1e-12 * max(1.0, float(y @ y)):
         like = tuple(bool(sample.scores) for sample in samples)
         none = tuple(None for _ in samples)
         return Analysis(df=full.df, like_best=like, leads=none, correlation=correlation, paired=paired)
     variance = full.rss / full.df
-    interactions = _interactions(keys, values, blocks, y, variance=variance, df=full.df)
+    model = additive(values, blocks, y)
+    interactions = _interactions(keys, values, model, y, variance=variance, df=full.df)
     alpha = ALPHA - ALPHA_INTERACTIONS if interactions else ALPHA
-    effects = _effects(keys, values, blocks, y, variance=variance, df=full.df, alpha=alpha)
+    effects = _effects(keys, values, model, variance=variance, df=full.df, alpha=alpha)
     declared = any(effect.differs for effect in effects) or any(one.differs for one in interactions)
     leads = _leads(samples, full, variance)
     like = tuple(
         bool(sample.scores) and not (declared and lead is not None and lead.low > 0)
         for sample, lead in zip(samples, leads, strict=True)
     )
-    low, high = (math.sqrt(full.rss / stats.chi2.ppf(q, full.df)) for q in (0.975, 0.025))
+    low, high = (math.sqrt(full.rss / stats.chi2.ppf(part, full.df)) for part in (0.975, 0.025))
     return Analysis(
         sd=math.sqrt(variance),
         df=full.df,
@@ -142,16 +153,8 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
 
 
 def _effects(
-    keys: Sequence[str],
-    values: Sequence[Sequence[str]],
-    blocks: np.ndarray,
-    y: np.ndarray,
-    *,
-    variance: float,
-    df: int,
-    alpha: float,
+    keys: Sequence[str], values: Sequence[Sequence[str]], model: Additive, *, variance: float, df: int, alpha: float
 ) -> tuple[Effect, ...]:
-    model = additive(values, blocks, y)
     pairs_of: list[list[tuple[int, int, float, float]]] = []  # (first, second, difference, its standard error)
     p_of: list[float | None] = []
     for k in range(len(keys)):
@@ -172,23 +175,16 @@ def _effects(
         differences = tuple(
             _around(mean, half * error, levels[first], levels[second]) for first, second, mean, error in pairs_of[k]
         )
-        p = adjusted[k]
         marginal = tuple(Level(v, model.mean(k, at), values[k].count(v)) for at, v in enumerate(levels))
-        differs = p is not None and p <= alpha
-        effects.append(Effect(key, marginal, differences, p=p, differs=differs, confidence=1 - spent[k]))
+        p, sure = adjusted[k], 1 - spent[k]
+        effects.append(Effect(key, marginal, differences, p=p, differs=p is not None and p <= alpha, confidence=sure))
     return tuple(effects)
 
 
 def _interactions(
-    keys: Sequence[str],
-    values: Sequence[Sequence[str]],
-    blocks: np.ndarray,
-    y: np.ndarray,
-    *,
-    variance: float,
-    df: int,
+    keys: Sequence[str], values: Sequence[Sequence[str]], model: Additive, y: np.ndarray, *, variance: float, df: int
 ) -> tuple[Interaction, ...]:
-    base = additive(values, blocks, y).fit
+    base = model.fit
     pairs, p_of = [], list[float | None]()
     for one, other in itertools.combinations(range(len(keys)), 2):
         together = columns_of(list(zip(values[one], values[other], strict=True)))[1]
@@ -202,22 +198,20 @@ def _interactions(
     )
 
 
-def _leads(samples: Sequence[Sample], full: Linear, variance: float) -> tuple[Difference | None, ...]:
+def _leads(samples: Sequence[Sample], full: Linear | CellMeans, variance: float) -> tuple[Difference | None, ...]:
     """The best cell minus each other one, by Tukey and Kramer over all cells with a score."""
     scored = [at for at, sample in enumerate(samples) if sample.scores]
     means = {at: float(full.coefficients[place]) for place, at in enumerate(scored)}
     best = max(means, key=lambda at: means[at])
-    half = critical_range(1 - ALPHA, len(scored), full.df) / math.sqrt(2) if len(scored) > 1 else 0.0
-    place_of = {at: place for place, at in enumerate(scored)}
+    half = critical_range(1 - ALPHA, max(2, len(scored)), full.df) / math.sqrt(2)
     leads: list[Difference | None] = []
     for at, sample in enumerate(samples):
         if at == best or at not in means:
             leads.append(None)
             continue
-        error = math.sqrt(variance * full.spread_of(place_of[best], place_of[at]))
-        mean = means[best] - means[at]
+        error = math.sqrt(variance * full.spread_of(scored.index(best), scored.index(at)))
         names = " ".join(samples[best].values), " ".join(sample.values)
-        leads.append(_around(mean, half * error, *names))
+        leads.append(_around(means[best] - means[at], half * error, *names))
     return tuple(leads)
 
 
@@ -227,16 +221,13 @@ def _around(mean: float, half: float, first: str, second: str) -> Difference:
 
 def _holm(p_of: Sequence[float | None], alpha: float) -> tuple[list[float | None], list[float]]:
     """(the adjusted p values, the level at which each was tested; those after the first failure have its level)."""
-    order = sorted((p, at) for at, p in enumerate(p_of) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_of)
-    spent = [alpha / max(1, len(order))] * len(p_of)
-    highest, level = 0.0, alpha
-    for rank, (p, at) in enumerate(order):
-        if highest <= alpha:  # all before were declared
-            level = alpha / (len(order) - rank)
-        highest = max(highest, min(1.0, (len(order) - rank) * p))
-        adjusted[at], spent[at] = highest, level
-    return adjusted, spent
+    known = [at for at, p in enumerate(p_of) if p is not None]
+    adjusted = dict(zip(known, holm([p for p in p_of if p is not None]), strict=True))
+    declared = sum(p <= alpha for p in adjusted.values())
+    spent = dict.fromkeys(range(len(p_of)), alpha / max(1, len(known)))
+    for rank, at in enumerate(sorted(known, key=lambda at: adjusted[at])):
+        spent[at] = alpha / (len(known) - min(rank, declared))
+    return [adjusted.get(at) for at in range(len(p_of))], list(spent.values())
 
 
 def _correlation(samples: Sequence[Sample]) -> float | None:

@@ -25,8 +25,13 @@ from s9.tracking.lock import RunLock
 
 SHOWN_MISTAKES = 40  # images kept for the misclassified grid
 STATUS_KINDS = {
-    **{"state": str, "command": str, "wandb_id": str, "started": str, "starts": int},
-    **{"group": str | None, "swept": dict | None},
+    "state": str,
+    "command": str,
+    "wandb_id": str,
+    "started": str,
+    "starts": int,
+    "group": str | None,
+    "swept": dict | None,
 }
 UNFINISHED = ("running", "failed", "interrupted", "paused")  # a `running` run whose lock no process holds was killed
 
