@@ -86,6 +86,6 @@ pytestmark = [
 
 @pytest.mark.parametrize("stage", ["decoding", "training"])
 def test_a_run_from_disk_holds_a_part_of_the_images_only(peaks: dict[str, int], stage: str) -> None:
-    # Up to 450 MB were seen that are the training's own, with what its first step imports, however many images there are.
+    # Up to 450 MB were seen that are the training's own, with what its first step imports, for any number of images.
     # A run that held all images would take 590 MB more.
     assert peaks[stage] - peaks["imports"] < 0.9 * MEGABYTES, peaks
