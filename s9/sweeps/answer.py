@@ -9,7 +9,7 @@ from pathlib import Path
 from s9.sweeps.confirmation import Confirmation, ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.power import seeds_needed
-from s9.sweeps.statistics import Analysis, Difference, Effect, Interaction, Sample, analyse
+from s9.sweeps.statistics import ALPHA_INTERACTIONS, Analysis, Difference, Effect, Interaction, Sample, analyse
 from s9.sweeps.table import SEED, Cell, Row, cells_of, warn_mixed
 
 GAP = 0.005  # half a point, for the number of seeds that a comparison needs
@@ -117,7 +117,8 @@ def interactions_in_words(analysis: Analysis) -> list[str]:
     if not analysis.interactions:
         return ["Whether keys act together cannot be tested: their values do not occur in enough combinations."]
     least = min(one.p for one in analysis.interactions)
-    return [f"No interaction of two keys can be told (the least {_p(least)} by Holm): each key is read by itself."]
+    tested = f"the least {_p(least)} by Holm, tested at {100 * ALPHA_INTERACTIONS:.0f} %"
+    return [f"No interaction of two keys can be told ({tested}): each key is read by itself."]
 
 
 def cells_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
