@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s9.sweeps.statistics import Analysis, Sample, analyse
+from s9.sweeps.analysis import Analysis, Sample
+from s9.sweeps.statistics import analyse
 
 DESIGNS = [((3, 3, 3), 2), ((3, 3, 3), 3), ((3, 3, 3), 5), ((3, 3), 3), ((3, 3), 5), ((3, 3), 8), ((4,), 3), ((4,), 8)]
 MEAN, SD = 0.85, 0.003

@@ -82,6 +82,12 @@ def test_keys_that_act_together_are_said_to(make: Callable[..., Answer]) -> None
     assert said(answer, "Interaction: a with b.")
 
 
+def test_cells_may_differ_where_their_keys_change_together(make: Callable[..., Answer]) -> None:
+    answer = make(["a", "b"], {("0", "x"): scores(0.8), ("1", "y"): scores(0.6)})
+    assert answer.sentences[0].startswith("Cells differ, but values of a and b occur only together")
+    assert said(answer, "1 of the 2 cells are below the best mean")
+
+
 def test_one_seed_cannot_tell(make: Callable[..., Answer]) -> None:
     answer = make(["a"], {("0",): [0.7], ("1",): [0.9]})
     assert answer.sentences[0] == "Whether anything differs cannot be told: every cell has one seed."

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from s9.sweeps.analysis import Analysis, Sample
 from s9.sweeps.power import power_of, seeds_needed
-from s9.sweeps.statistics import Sample, analyse
+from s9.sweeps.statistics import analyse
 from tests.statistics_table import made_up, rates
 
 
@@ -91,6 +92,26 @@ def test_keys_that_change_together_cannot_be_told_apart() -> None:
     effects = analyse(["a", "b"], samples).effects
     assert [effect.p for effect in effects] == [None, None]
     assert [level.mean for level in effects[0].levels] == [None, None]
+
+
+def pairs(effect: float, number: int) -> Analysis:
+    """Three pairs of values instead of a grid: each key's values occur with one value of the other alone."""
+    rng = np.random.default_rng(number)
+    cells = [
+        sample(str(at), str(at), scores=list(0.8 + effect * at + 0.003 * rng.standard_normal(3))) for at in range(3)
+    ]
+    return analyse(["a", "b"], cells)
+
+
+def test_cells_of_keys_that_change_together_are_still_compared() -> None:
+    analysis = pairs(0.02, 0)
+    assert analysis.together and analysis.declared
+    assert analysis.like_best == (False, False, True)
+
+
+@pytest.mark.slow
+def test_cells_of_keys_that_change_together_differ_by_chance_in_5_of_100() -> None:
+    assert np.mean([pairs(0.0, number).declared for number in range(500)]) <= 0.07
 
 
 def test_holm_spends_more_on_a_key_once_the_one_before_is_declared() -> None:

@@ -14,9 +14,9 @@ from urllib.parse import quote
 from scipy import stats
 
 from s9.pages.page import PAGE
+from s9.sweeps.analysis import Difference, Effect
 from s9.sweeps.answer import Answer
 from s9.sweeps.jobs import SweepFolder
-from s9.sweeps.statistics import Difference, Effect
 from s9.sweeps.table import ORIGIN, SEED, Cell, Row
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder

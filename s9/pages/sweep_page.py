@@ -20,9 +20,9 @@ from s9.pages.sweep_data import (
     traceback_of,
 )
 from s9.pages.sweep_figures import draw_sweep
+from s9.sweeps.analysis import Effect, Interaction
 from s9.sweeps.answer import Answer, answer_of
 from s9.sweeps.jobs import SweepFolder
-from s9.sweeps.statistics import Effect, Interaction
 from s9.sweeps.table import SEED, Row
 from s9.system.errors import UserError
 from s9.system.files import write_whole

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from s9.sweeps.analysis import Analysis, Difference, Effect, Interaction, Sample
 from s9.sweeps.confirmation import Confirmation, ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.power import seeds_needed
-from s9.sweeps.statistics import ALPHA_INTERACTIONS, Analysis, Difference, Effect, Interaction, Sample, analyse
+from s9.sweeps.statistics import ALPHA_INTERACTIONS, analyse
 from s9.sweeps.table import SEED, Cell, Row, cells_of, warn_mixed
 
 GAP = 0.005  # half a point, for the number of seeds that a comparison needs
@@ -74,6 +75,8 @@ def headline(keys: Sequence[str], cells: Sequence[Cell], analysis: Analysis) -> 
     matter = [effect.key for effect in analysis.effects if effect.differs]
     if not analysis.declared:
         return f"No difference can be told from chance, between values of {_listed(keys)} or between cells."
+    if not matter and analysis.together:
+        return f"Cells differ, but values of {_listed(keys)} occur only together: which key matters cannot be told."
     if not matter:
         return "Keys act together: no key makes a difference by itself, but combinations of their values do."
     rest = [effect.key for effect in analysis.effects if not effect.differs]

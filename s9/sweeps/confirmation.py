@@ -7,8 +7,8 @@ from pathlib import Path
 
 from scipy import stats
 
+from s9.sweeps.analysis import Difference
 from s9.sweeps.jobs import SweepFolder
-from s9.sweeps.statistics import Difference
 from s9.sweeps.table import SEED, Row
 from s9.system.errors import UserError
 from s9.system.files import write_whole

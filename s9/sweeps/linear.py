@@ -63,6 +63,10 @@ class Additive:
     def estimable(self, key: int, first: int, second: int) -> bool:
         return self.fit.has(self.contrast(key, first, second))
 
+    def separable(self) -> bool:
+        """Whether all pairs of levels can be told apart."""
+        return all(self.estimable(key, 0, at) for key, levels in enumerate(self.levels) for at in range(1, len(levels)))
+
     def difference(self, key: int, first: int, second: int, variance: float) -> tuple[float, float]:
         """(the difference of two levels, its standard error)."""
         at, to = self.starts[key] + first, self.starts[key] + second

@@ -6,6 +6,8 @@ All differences are measured against one standard deviation, pooled from the see
 2. Interactions of two keys: F test; Holm over the pairs.
 3. Each cell against the best: Tukey and Kramer, only where 1 or 2 has declared a difference.
 
+Where values of keys occur only together, so that 1 cannot tell them apart, the cells take part in 1 as one more key.
+
 So, where nothing differs, anything is declared in at most 5 % of sweeps: 4 % are spent on 1 and 1 % on 2, and 3 comes
 after both. Where no interaction can be tested, 1 has all 5 %.
 Sources: Kramer, Biometrics 12 (1956); Holm, Scand. J. Statist. 6 (1979).
@@ -13,12 +15,12 @@ Sources: Kramer, Biometrics 12 (1956); Holm, Scand. J. Statist. 6 (1979).
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
+from s9.sweeps.analysis import Analysis, Difference, Effect, Interaction, Level, Sample
 from s9.sweeps.linear import (
     Additive,
     CellMeans,
@@ -32,79 +34,6 @@ from s9.sweeps.linear import (
 from s9.tracking.paired import holm
 
 ALPHA, ALPHA_INTERACTIONS = 0.05, 0.01  # of which the second is a part of the first
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The scores of one cell. values: of the swept keys without the seed. scores: val accuracies by seed."""
-
-    values: tuple[str, ...]
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One value of a swept key. mean: adjusted for the other keys, None where they cannot be told apart; n: jobs."""
-
-    value: str
-    mean: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """first minus second, with an interval; p: of the range test, where it was computed."""
-
-    first: str
-    second: str
-    mean: float
-    low: float
-    high: float
-    p: float | None = None
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A key's main effect. differences: of all pairs of levels; the interval leaves out 0 only if the key differs.
-
-    p: adjusted by Holm; None where the key cannot be told from another one. confidence: of the intervals.
-    """
-
-    key: str
-    levels: tuple[Level, ...]
-    differences: tuple[Difference, ...]
-    p: float | None
-    differs: bool
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Interaction:
-    keys: tuple[str, str]
-    p: float  # adjusted by Holm
-    differs: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """What the seeds say. sd: pooled over the cells, None where no cell has two seeds or all seeds score the same.
-
-    like_best, leads: for each cell as given; a lead is the best cell minus this one, None of the best and of cells
-    without scores. correlation: of the scores of different cells with the same seed, None where no seeds are shared.
-    paired: whether differences between seeds were taken out.
-    """
-
-    sd: float | None = None
-    df: int
-    sd_low: float | None = None
-    sd_high: float | None = None
-    effects: tuple[Effect, ...] = ()
-    interactions: tuple[Interaction, ...] = ()
-    like_best: tuple[bool, ...]
-    leads: tuple[Difference | None, ...]
-    declared: bool = False
-    correlation: float | None
-    paired: bool
 
 
 def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = False) -> Analysis:
@@ -129,9 +58,11 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
     model = additive(values, blocks, y)
     interactions = _interactions(keys, values, model, y, variance=variance, df=full.df)
     alpha = ALPHA - ALPHA_INTERACTIONS if interactions else ALPHA
-    effects = _effects(keys, values, model, variance=variance, df=full.df, alpha=alpha)
-    declared = any(effect.differs for effect in effects) or any(one.differs for one in interactions)
     leads = _leads(samples, full, variance)
+    together = not model.separable()
+    of_cells = _p_of_cells(leads, full.df) if together else None
+    effects, differ = _effects(keys, values, model, variance=variance, df=full.df, alpha=alpha, of_cells=of_cells)
+    declared = differ or any(effect.differs for effect in effects) or any(one.differs for one in interactions)
     like = tuple(
         bool(sample.scores) and not (declared and lead is not None and lead.low > 0)
         for sample, lead in zip(samples, leads, strict=True)
@@ -147,14 +78,23 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
         like_best=like,
         leads=leads,
         declared=declared,
+        together=together,
         correlation=correlation,
         paired=paired,
     )
 
 
 def _effects(
-    keys: Sequence[str], values: Sequence[Sequence[str]], model: Additive, *, variance: float, df: int, alpha: float
-) -> tuple[Effect, ...]:
+    keys: Sequence[str],
+    values: Sequence[Sequence[str]],
+    model: Additive,
+    *,
+    variance: float,
+    df: int,
+    alpha: float,
+    of_cells: float | None,
+) -> tuple[tuple[Effect, ...], bool]:
+    """(the keys' effects, whether cells differ by a p value that takes part in Holm's method as one more key)."""
     pairs_of: list[list[tuple[int, int, float, float]]] = []  # (first, second, difference, its standard error)
     p_of: list[float | None] = []
     for k in range(len(keys)):
@@ -167,7 +107,7 @@ def _effects(
         pairs_of.append(found)
         ranges = [abs(difference) / error for _, _, difference, error in found]
         p_of.append(float(stats.studentized_range.sf(max(ranges) * math.sqrt(2), count, df)) if found else None)
-    adjusted, spent = _holm(p_of, alpha)
+    (*adjusted, cells), spent = _holm([*p_of, of_cells], alpha)
     effects = []
     for k, key in enumerate(keys):
         levels = model.levels[k]
@@ -178,7 +118,7 @@ def _effects(
         marginal = tuple(Level(v, model.mean(k, at), values[k].count(v)) for at, v in enumerate(levels))
         p, sure = adjusted[k], 1 - spent[k]
         effects.append(Effect(key, marginal, differences, p=p, differs=p is not None and p <= alpha, confidence=sure))
-    return tuple(effects)
+    return tuple(effects), cells is not None and cells <= alpha
 
 
 def _interactions(
@@ -213,6 +153,14 @@ def _leads(samples: Sequence[Sample], full: Linear | CellMeans, variance: float)
         names = " ".join(samples[best].values), " ".join(sample.values)
         leads.append(_around(means[best] - means[at], half * error, *names))
     return tuple(leads)
+
+
+def _p_of_cells(leads: Sequence[Difference | None], df: int) -> float:
+    """Of the widest lead, by the studentized range over all cells."""
+    known = [lead for lead in leads if lead is not None]
+    critical = critical_range(1 - ALPHA, len(known) + 1, df)
+    widest = max(lead.mean / (lead.high - lead.mean) for lead in known) * critical
+    return float(stats.studentized_range.sf(widest, len(known) + 1, df))
 
 
 def _around(mean: float, half: float, first: str, second: str) -> Difference:
