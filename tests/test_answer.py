@@ -97,7 +97,7 @@ def test_one_seed_cannot_tell(make: Callable[..., Answer]) -> None:
 def test_equal_cells_cannot_be_told_from_chance(make: Callable[..., Answer]) -> None:
     rng = np.random.default_rng(1)
     answer = make(["a", "b"], {(a, b): list(0.8 + 0.003 * rng.standard_normal(3)) for a in "012" for b in "012"})
-    assert answer.sentences[0] == "No difference can be told from chance, between values of a and b or between cells."
+    assert answer.sentences[0] == "No difference between values of a and b can be told from chance."
 
 
 def test_a_sweep_without_scores_says_so(make: Callable[..., Answer]) -> None:
@@ -124,7 +124,7 @@ def test_pairing_is_used_where_the_sweep_began_with_it(make: Callable[..., Answe
 
 
 def test_without_a_confirmation_its_command_is_given(make: Callable[..., Answer]) -> None:
-    line = said(make(["model.dropout", "optimizer.lr"], GRID), "The best mean is too high")
+    line = said(make(["model.dropout", "optimizer.lr"], GRID), "The best cell's mean is too high")
     assert "python -m s9.confirm" in line
 
 
@@ -154,6 +154,39 @@ def test_a_confirmation_may_find_nothing(tmp_path: Path) -> None:
 def test_a_confirmation_that_is_not_whole_gives_no_number(tmp_path: Path) -> None:
     line = said(confirmed(tmp_path, scores(0.82, 2), scores(0.80, 4), [4]), "Confirmation of a=1 against a=0")
     assert "2 and 4 of 4 fresh seeds are done" in line and "points" not in line
+
+
+def test_every_confirmation_is_shown(tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83), ("2",): scores(0.79)})
+    folder = ConfirmationFolder(sweep.path)
+    for baseline in (BASELINE, {"a": "2"}):
+        folder.note(folder.asked_for(BEST, baseline, 2, used=[0, 1, 2], paired=False))
+    folder.folder.note(["-m"], ["a", "seed"], [])
+    answer = answer_of(sweep)
+    assert said(answer, "Confirmation of a=1 against a=0") and said(answer, "Confirmation of a=1 against a=2")
+    assert said(answer, "2 confirmations were made")
+
+
+def test_the_sweep_of_a_confirmation_points_to_the_sweep_that_it_confirms(tmp_path: Path) -> None:
+    confirmed(tmp_path, scores(0.82, 4), scores(0.80, 4), [4])
+    line = said(answer_of(SweepFolder(tmp_path / "sweep-confirm")), "These are fresh seeds")
+    assert f"python -m s9.confirm sweep={tmp_path / 'sweep'} " in line
+
+
+def test_the_best_of_a_sweep_that_was_widened_is_to_be_confirmed_anew(tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83), ("2",): scores(0.9)})
+    folder = ConfirmationFolder(sweep.path)
+    folder.note(folder.asked_for(BEST, BASELINE, 2, used=[0, 1, 2], paired=False))
+    assert said(answer_of(sweep), "The best mean is now that of another cell, a=2")
+
+
+@pytest.mark.parametrize("path", [".", "../sweep", "../sweep/."])
+def test_a_sweep_is_confirmed_beside_its_folder_wherever_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / "sweep").mkdir()
+    monkeypatch.chdir(tmp_path / "sweep")
+    assert ConfirmationFolder(Path(path)).folder.path.resolve() == tmp_path / "sweep-confirm"
 
 
 def test_raising_the_number_of_seeds_is_said(tmp_path: Path) -> None:

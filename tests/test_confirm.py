@@ -42,7 +42,7 @@ def test_a_confirmation_runs_both_cells_on_fresh_seeds(swept: Path, confirmed: D
 
 
 def test_a_confirmation_ends_with_its_result(confirmed: Done) -> None:
-    assert "Confirmed on 2 fresh seeds each, the only unbiased number here: optimizer.lr=" in confirmed.stdout
+    assert "Confirmed on 2 fresh seeds each, without bias: optimizer.lr=" in confirmed.stdout
 
 
 def test_the_same_command_again_runs_nothing(swept: Path, confirmed: Done) -> None:
@@ -57,10 +57,22 @@ def test_a_dry_run_of_a_confirmation_leaves_nothing(swept: Path, confirmed: Done
     assert ConfirmationFolder(swept / NAME).read() == before
 
 
+def test_where_the_best_is_the_configurations_own_the_next_cell_is_the_baseline(swept: Path) -> None:
+    words = ["optimizer.lr=0.02,0.0001", "seed=0,1", "sweep.name=own"]  # 0.02 is what SHORT has
+    assert sweep(swept, *SHORT, "trainer.steps_per_epoch=20", *words).returncode == 0
+    done = confirm(swept, "sweep=outputs/sweeps/own", "best=optimizer.lr=0.02", "sweep.dry_run=true")
+    assert "baseline: optimizer.lr=0.0001" in done.stdout
+
+
+def test_fewer_seeds_than_before_are_said_to_change_nothing(swept: Path, confirmed: Done) -> None:
+    run(swept, "confirm", f"sweep={NAME}", "seeds=3")
+    assert "3 seeds were asked for before" in confirm(swept, f"sweep={NAME}", "seeds=2").stdout
+
+
 def test_the_baseline_can_be_named(swept: Path, confirmed: Done) -> None:
     (asked,) = ConfirmationFolder(swept / NAME).read()
     done = confirm(swept, f"sweep={NAME}", f"baseline={' '.join(f'{k}={v}' for k, v in asked.best.items())}")
-    assert done.returncode == 2 and "the best cell is the baseline itself" in done.stderr
+    assert done.returncode == 2 and "best and baseline are the same cell" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -71,7 +83,7 @@ def test_the_baseline_can_be_named(swept: Path, confirmed: Done) -> None:
         ([f"sweep={NAME}", "seeds=1"], "seeds=1: must be a number of seeds, 2 or more"),
         ([f"sweep={NAME}", "seeds=x"], "seeds=x: must be a number of seeds, 2 or more"),
         ([f"sweep={NAME}", "baseline=optimizer.lr=7"], "no cell with a score has these values"),
-        ([f"sweep={NAME}", "model=dilated"], "model=dilated: must be key=value"),
+        ([f"sweep={NAME}", "model=dilated"], "model=dilated: there is no such key"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value)[-30:],
 )

@@ -94,6 +94,12 @@ def test_an_odd_value_in_the_command_of_a_job_is_the_same_in_a_shell() -> None:
 # --- cells and exclusions
 
 
+def test_a_cell_has_the_configurations_own_value_of_a_key_that_it_does_not_name() -> None:
+    jobs = plan("optimizer=sgd", "sweep.cells=[{}, {optimizer.lr: 0.7}, {model: dilated}]").jobs
+    assert [job.values["optimizer.lr"] for job in jobs] == [str(job.config.optimizer["lr"]) for job in jobs]
+    assert [job.values["model"] for job in jobs] == ["strided", "strided", "dilated"]
+
+
 def test_the_cells_of_a_sweep_can_be_in_a_file(own: Path) -> None:
     found = plan("experiment=cells", "seed=0,1", config_dir=own)
     assert [job.config.optimizer["lr"] for job in found.jobs] == [0.1, 0.1, 0.2, 0.2]
@@ -103,7 +109,7 @@ def test_a_cell_can_choose_an_option() -> None:
     found = plan("sweep.cells=[{model: dilated, optimizer.lr: 0.1}, {model: strided}]")
     assert [(job.config.model.name, job.values) for job in found.jobs] == [
         ("dilated", {"model": "dilated", "optimizer.lr": "0.1"}),
-        ("strided", {"model": "strided"}),
+        ("strided", {"model": "strided", "optimizer.lr": "0.05"}),
     ]
 
 

@@ -40,7 +40,7 @@ def test_a_runs_report_draws_its_figures_and_writes_its_page(trained: Path) -> N
 def test_a_sweeps_report_prints_the_answer_and_what_was_written(swept: SweepFolder) -> None:
     done = report(swept.path.parent, "sweep=x")
     assert done.returncode == 0, done.stderr
-    assert "Seeds of one cell differ by" in done.stdout and "x/report.html" in done.stdout.splitlines()
+    assert "The standard deviation between seeds" in done.stdout and "x/report.html" in done.stdout.splitlines()
 
 
 def test_pages_of_runs_are_written_when_asked_for(swept: SweepFolder) -> None:
@@ -68,6 +68,7 @@ def test_a_sweeps_report_needs_no_images_and_no_commands_of_its_jobs(swept: Swee
         (["sweep=empty"], "sweep=empty: there is no readable sweep.json"),
         (["sweep=empty", "watch=true"], "sweep=empty: there is no sweep.json in it"),
         (["run=empty", "runs=true"], "runs=true: belongs to sweep="),
+        (["sweep=empty", "runs=true", "watch=true"], "runs=true and watch=true: give one of them"),
         (["run=empty", "watch=yes"], "watch=yes: must be false or true"),
         (["swep=empty"], "did you mean sweep"),
     ],

@@ -18,7 +18,6 @@ WRONG = {
     "sweep.sample_seed=-1": "0 or more",
     "sweep.jobs_per_gpu=0": "1 or more, or null",
     "sweep.cells=[3]": "a list such as",
-    "sweep.cells=[{}]": "a list such as",
     "sweep.cells={a: 1}": "a list",
     "sweep.dry_run=perhaps": "true or false",
     "sweep.nmae=x": "did you mean sweep.name",

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from s9.sweeps.jobs import SWEEPS, Job, SweepFolder, record, standing
+from s9.sweeps.jobs import SWEEPS, Job, SweepFolder, record
 from s9.sweeps.task import Outcome
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
-from s9.tracking.status import Status
+from s9.tracking.status import Status, standing
 from tests.conftest import claimed, composed
 
 HERE = {"host": platform.node(), "pid": os.getpid()}

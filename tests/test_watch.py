@@ -66,6 +66,24 @@ def test_a_job_that_ends_is_seen_at_the_next_look(folder: SweepFolder) -> None:
     assert "5 done" in view.standing()
 
 
+@pytest.mark.slow
+def test_the_view_lasts_while_no_job_is_running_between_two_and_ends_with_the_last(folder: SweepFolder) -> None:
+    """In a terminal; the missing job ends while it is watched."""
+    (job,) = [row.job for row in folder.rows()[1] if row.state == "missing"]
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    began = time.monotonic()
+
+    def heard() -> None:
+        if time.monotonic() - began > 3 and not folder.run(job).summary.exists():
+            folder.run(job).path.mkdir()
+            folder.run(job).write_summary({"val": {"accuracy": 0.5, "loss": 1.0}})
+            folder.run(job).status.write_text(json.dumps({"state": "done", "minutes": 1.0}))
+
+    watch(folder, heard, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "5 done" in console.file.getvalue() and "all jobs have ended" in console.file.getvalue()
+
+
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no sweep\.json in it"):
         watch(SweepFolder(tmp_path), lambda: None)

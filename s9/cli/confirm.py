@@ -12,10 +12,11 @@ from s9.cli.door import key_values
 from s9.cli.launch import asked_of, read_flags, start
 from s9.cli.mistakes import parse
 from s9.cli.sweep import say
-from s9.sweeps.answer import answer_of, confirmed_in_words, named
+from s9.sweeps.answer import answer_of, confirmed_in_words
 from s9.sweeps.confirmation import ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.table import SEED, Cell, cells_of
+from s9.sweeps.words import named
 from s9.system.errors import UserError
 from s9.system.interrupt import Interrupts
 
@@ -32,7 +33,8 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
         Interrupted: a signal came; all jobs are saved.
     """
     more = [a for a in arguments if a.startswith(PASSED_ON)]
-    given = key_values([a for a in arguments if a not in more], OWN, usage)
+    passed = dict.fromkeys((key.rstrip("=") for key in PASSED_ON), "")  # here for the line about an unknown key
+    given = key_values([a for a in arguments if a not in more], OWN | passed, usage)
     sweep = SweepFolder(Path(given["sweep"]))
     stored = sweep.read()
     if not stored:
@@ -56,6 +58,8 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
     used = [first_seed, *(int(row.values[SEED]) for row in rows if SEED in row.values)]
     wanted = folder.asked_for(best, baseline, count, used=used, paired=bool(stored.get("paired")))
     say(f"best: {named(best)}; baseline: {named(baseline)}; fresh seeds: {', '.join(map(str, wanted.seeds))}")
+    if count < len(wanted.seeds):
+        say(f"{len(wanted.seeds)} seeds were asked for before: all of them count")
     pair = ",".join("{" + ",".join(f"{key}: {value}" for key, value in cell.items()) + "}" for cell in (best, baseline))
     quoted = str(folder.folder.path).replace("'", "\\'")
     own = [f"sweep.cells=[{pair}]", f"{SEED}={','.join(map(str, wanted.seeds))}", f"hydra.sweep.dir='{quoted}'"]
@@ -65,7 +69,7 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
     code = start([*flags, *asked.overrides, *own, *more], interrupts)
     if not dry:
         answer = answer_of(sweep)
-        print("\n".join(confirmed_in_words(sweep.path, answer.cells, answer.confirmation)))
+        print("\n".join(confirmed_in_words(sweep.path, answer.cells, answer.confirmations)))
     return code
 
 

@@ -56,7 +56,8 @@ def key_values(arguments: list[str], defaults: Mapping[str, str | None], usage: 
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or key not in defaults:
-            raise UserError(f"{argument}: must be key=value{nearest(key, defaults)}")
+            wrong = "there is no such key" if equals else "must be key=value"
+            raise UserError(f"{argument}: {wrong}{nearest(key, defaults)}")
         given[key] = value
     values = {k: given.get(k, default) for k, default in defaults.items()}
     missing = [k for k, v in values.items() if v is None]

@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from s9.cli.compose import Asked, compose, hydra_of
-from s9.cli.grid import Combination, Grid, grid_of, one_by_one
+from s9.cli.grid import Combination, Grid, as_argument, grid_of, one_by_one
 from s9.cli.jobs import Composer, leaves_alone
 from s9.cli.launch import OF_SWEEP
 from s9.cli.launchers import refuse_unknown
@@ -135,17 +136,29 @@ def _jobs(grid: Grid, composer: Composer, shared: Asked) -> tuple[list[Job], lis
         if at == SLOW and time.monotonic() - began > 2 and not told:
             told = True
             print(f"checking {len(grid.combinations)} jobs", flush=True)
-        config = composer.config_of(combination)
+        config, values = composer.config_of(combination), _values(combination, grid.keys, composer)
         digest = names.of(config)
         if digest in jobs:
             for key in grid.keys:
-                if combination.swept.get(key) != jobs[digest].values.get(key):
+                if values.get(key) != jobs[digest].values.get(key):
                     twins[key] = twins.get(key, 0) + 1
             continue
-        jobs[digest] = Job(digest, combination.swept, config, command_of(combination, shared))
+        jobs[digest] = Job(digest, values, config, command_of(combination, shared))
     said = [f"{key} does not change what is computed: {n} jobs are left out as repeats" for key, n in twins.items()]
     first = next(iter(jobs.values()), None)
     return list(jobs.values()), said + (leaves_alone(first.config, grid.keys) if first else [])
+
+
+def _values(combination: Combination, keys: Sequence[str], composer: Composer) -> dict[str, str]:
+    """Of the swept keys, as written; of a key that sweep.cells does not name for this job, what the job has."""
+    values = dict(combination.swept)
+    for key in keys:
+        if key not in values:
+            with suppress(UserError):  # a key that only other cells add
+                held = composer.known(combination, key)
+                held = OmegaConf.to_container(held) if OmegaConf.is_config(held) else held
+                values[key] = as_argument(key, held).partition("=")[2]
+    return {key: values[key] for key in keys if key in values}
 
 
 class _Digests:

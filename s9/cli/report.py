@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from s9.cli.door import say_error
+from s9.pages.page import PAGE
 from s9.pages.sweep_page import write_sweep_page
 from s9.sweeps.answer import answer_of
 from s9.sweeps.jobs import SweepFolder
@@ -13,11 +13,11 @@ from s9.tracking.figures import draw_all
 from s9.tracking.folder import RunFolder
 
 
-def report_run(path: Path) -> int:
-    """Draws the run's figures, writes its page and prints their paths; returns the exit code.
+def report_run(path: Path) -> None:
+    """Draws the run's figures, writes its page and prints their paths.
 
     Raises:
-        UserError: the folder holds no files of a run, or cannot be written.
+        UserError: the folder holds no files of a run or cannot be written; or, after all else, what cannot be drawn.
     """
     from s9.pages.run_page import write_run_page  # here: imports torch, which a sweep's page does without
 
@@ -34,17 +34,16 @@ def report_run(path: Path) -> int:
     for file in drawn:
         print(file)
     if failed:
-        say_error("; ".join(line.partition("; later")[0] for line in failed))
-    return 1 if failed else 0
+        raise UserError("; ".join(line.partition("; later")[0] for line in failed))
 
 
-def report_sweep(path: Path, *, runs: bool) -> int:
-    """Writes the sweep's page, prints its answer and the paths; returns the exit code.
+def report_sweep(path: Path, *, runs: bool) -> None:
+    """Writes the sweep's page, prints its answer and the paths.
 
     runs: also writes the pages of all its runs.
 
     Raises:
-        UserError: the folder holds no sweep, or cannot be written.
+        UserError: the folder holds no sweep or cannot be written; or, after all else, which runs have no page.
     """
     folder, failed = SweepFolder(path), list[str]()
     try:
@@ -56,10 +55,11 @@ def report_sweep(path: Path, *, runs: bool) -> int:
         written = write_sweep_page(folder, answer, failed=failed.append)
     except OSError as error:
         raise UserError(f"{error.filename or path}: {error.strerror or error}") from None
+    if runs:
+        print(f"pages of runs: {path}/*/{PAGE}")
     print("\n".join([*answer.sentences, *(f"warning: {line}" for line in answer.warnings), *map(str, written)]))
-    for line in failed:
-        say_error(line)
-    return 1 if failed else 0
+    if failed:
+        raise UserError("; ".join(failed))
 
 
 def _page_of(folder: RunFolder) -> list[str]:

@@ -11,6 +11,7 @@ from s9.cli.compose import Asked
 from s9.cli.launchers import pool_of
 from s9.cli.plan import COMMAND, Plan, plan_of
 from s9.config.components import allow_words
+from s9.sweeps.confirmation import ConfirmationFolder, command_of, confirms
 from s9.sweeps.drive import Drive, Ended
 from s9.sweeps.jobs import SWEEPS, Job
 from s9.sweeps.screen import Screen, minutes
@@ -101,6 +102,9 @@ def drive(plan: Plan, jobs: list[Job], screen: Screen, *, pool: Pool, interrupts
 
 
 def go_on(plan: Plan) -> str:
+    asked = ConfirmationFolder(sweep).read() if (sweep := confirms(plan.folder.path)) else []
+    if sweep and asked:  # which also says what the jobs show
+        return command_of(sweep, asked[-1]) + allow_words()
     return f"{COMMAND} {shlex.quote(f'resume={plan.folder.path}')}{allow_words()}"
 
 

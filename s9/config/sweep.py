@@ -14,7 +14,7 @@ class SweepConfig:
     dry_run: bool = False  # only shows the jobs, what is done and how long the rest would take
     retry: str | None = None  # failed: failed jobs run again
     max_failures: int = 3  # so many failures alike before any job is done stop the sweep
-    cells: list[Any] = field(default_factory=list)  # mappings from keys to values, run beside or instead of a grid
+    cells: list[Any] = field(default_factory=list)  # mappings from keys to values, beside a grid or instead of it
     exclude: str | None = None  # jobs for which this condition holds do not run
     sample: int | None = None  # so many of the cells, drawn by sample_seed; null: all
     sample_seed: int = 0
@@ -31,4 +31,4 @@ class SweepConfig:
             require(f"sweep.{key}", value, value is None or value >= 1, "1 or more, or null")
         require("sweep.sample_seed", self.sample_seed, self.sample_seed >= 0, "0 or more")
         for cell in self.cells:
-            require("sweep.cells", cell, isinstance(cell, dict) and bool(cell), "a list such as [{optimizer.lr: 0.1}]")
+            require("sweep.cells", cell, isinstance(cell, dict), "a list such as [{}, {optimizer.lr: 0.1}]")

@@ -1,5 +1,6 @@
 """All that the screen and the page of s9.compare show, from the runs' folders."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,5 +69,6 @@ def default_page(paths: Sequence[Path]) -> Path:
     depths = range(1, max(map(len, parts)) + 1)
     depth = next((n for n in depths if len({part[-n:] for part in parts}) == len(parts)), 1)
     names = ["-".join(part[-depth:])[-NAME:].strip(" .-") or "run" for part in parts]
-    more = f"-and-{len(names) - 2}-more" if len(names) > 2 else ""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    more = f"-and-{len(names) - 2}-more-{digest}" if len(names) > 2 else ""
     return Path("outputs/compare") / f"{names[0]}-{names[1]}{more}.html"

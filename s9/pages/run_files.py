@@ -11,9 +11,10 @@ import numpy as np
 
 from s9.config.schema import Config
 from s9.data.image_set import ImageFacts
-from s9.sweeps.jobs import SweepFolder, standing
+from s9.sweeps.jobs import SweepFolder
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
+from s9.tracking.status import standing
 
 Read = TypeVar("Read")
 

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
 
 BEST, LIKE_BEST, BELOW, NO_SCORE = "best mean", "cannot be told from the best", "below the best", "no score"
+UNTESTED = "cannot be told"  # no cell has several seeds
 POINTS = 40  # of a curve, at most
 DIGITS = 4  # of a curve's numbers
 FIRST = ("val/accuracy", "val/loss", "train/accuracy", "train/loss", "lr")  # in this order, then others
@@ -54,7 +56,8 @@ def lines_of(answer: Answer) -> list[CellLine]:
     """In the order of the answer's cells: best mean first."""
     analysis, found = answer.analysis, []
     for at, (cell, like, lead) in enumerate(zip(answer.cells, analysis.like_best, analysis.leads, strict=True)):
-        verdict = NO_SCORE if cell.mean is None else BEST if at == 0 else LIKE_BEST if like else BELOW
+        known_spread = BEST if at == 0 else LIKE_BEST if like else BELOW
+        verdict = NO_SCORE if cell.mean is None else UNTESTED if analysis.sd is None else known_spread
         half = None
         if analysis.sd is not None and cell.n:
             half = float(stats.t.ppf(0.975, analysis.df)) * analysis.sd / math.sqrt(cell.n)
@@ -218,12 +221,17 @@ def _rounded(value: Any) -> float | None:
 def in_common(folder: SweepFolder, answer: Answer) -> list[tuple[str, list[str]]]:
     """What the sweep was asked for, and each of commit, versions, processor and precision with its count of jobs."""
     arguments = [str(part) for part in folder.read().get("arguments", [])]
-    found = [("command", [" ".join(["python -m s9.train", *arguments])])] if arguments else []
+    found = [("command", [f"python -m s9.train {shlex.join(arguments)}"])] if arguments else []
     done = [row for row in answer.rows if row.state == "done"]
     for name in ORIGIN:
-        counts = Counter(getattr(row, name) or "unknown" for row in done).most_common()
+        counts = Counter(_origin(row, name) for row in done).most_common()
         several = len(counts) > 1
         found.append(
             (name, [f"{value} ({count} of {len(done)} jobs)" if several else value for value, count in counts])
         )
     return found
+
+
+def _origin(row: Row, name: str) -> str:
+    value = str(getattr(row, name) or "unknown")
+    return f"{value[:-1]}, with changes" if name == "commit" and value.endswith("+") else value

@@ -8,6 +8,8 @@ from typing import Any
 
 from s9.pages.page import PAGE, percent, write_page
 from s9.pages.sweep_data import (
+    BEST,
+    LIKE_BEST,
     CellLine,
     behind,
     cells_csv,
@@ -69,7 +71,7 @@ def values_of(folder: SweepFolder, answer: Answer, lines: Sequence[CellLine]) ->
         "charted": answer.keys,
         "cell_columns": [*((key, False) for key in keys), *CELL_COLUMNS],
         "cell_rows": [_cell(line, keys) for line in lines],
-        "marked": [at for at, line in enumerate(lines) if line.cell.n and answer.analysis.like_best[at]],
+        "marked": [at for at, line in enumerate(lines) if line.verdict in (BEST, LIKE_BEST)],
         "job_columns": [("job", False), *((key, False) for key in keys), *JOB_COLUMNS],
         "job_rows": [_job(row, keys) for row in answer.rows],
         "links": {row.job: page_of(row, folder) for row in answer.rows},
@@ -162,4 +164,4 @@ def standing_in_words(rows: Sequence[Row]) -> str:
 
 
 def _minutes(minutes: float | None) -> str:
-    return "" if minutes is None else f"{minutes:.1f}"
+    return "" if minutes is None else f"{minutes:.1f}" if minutes >= 1 else f"{minutes:.2f}"

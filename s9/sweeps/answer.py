@@ -1,17 +1,17 @@
 """A sweep's answer in words: what makes a difference, which cells cannot be told apart, and what is not known."""
 
-import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s9.sweeps.analysis import Analysis, Difference, Effect, Interaction, Sample
-from s9.sweeps.confirmation import Confirmation, ConfirmationFolder
+from s9.sweeps.analysis import Analysis, Effect, Interaction, Sample
+from s9.sweeps.confirmation import Confirmation, ConfirmationFolder, command_of, confirms
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.power import seeds_needed
 from s9.sweeps.statistics import ALPHA_INTERACTIONS, analyse
 from s9.sweeps.table import SEED, Cell, Row, cells_of, warn_mixed
+from s9.sweeps.words import count_of, interval_of, listed, named, p_of, points, seen_from, signed, size_of
 
 GAP = 0.005  # half a point, for the number of seeds that a comparison needs
 UNEVEN = 3.0  # ratio of cells' standard deviations from which one spread for all is doubtful
@@ -27,7 +27,7 @@ class Answer:
     analysis: Analysis
     sentences: list[str]
     warnings: list[str]
-    confirmation: Confirmation | None
+    confirmations: list[Confirmation]
 
 
 def answer_of(folder: SweepFolder) -> Answer:
@@ -38,13 +38,13 @@ def answer_of(folder: SweepFolder) -> Answer:
     keys = [key for key in swept if key != SEED and len({cell.values.get(key, "") for cell in cells if cell.n}) > 1]
     samples = [Sample(tuple(cell.values.get(key, "") for key in keys), _by_seed(cell)) for cell in cells]
     analysis = analyse(keys, samples, paired=bool(stored.get("paired")))
-    confirmation = ConfirmationFolder(folder.path).confirmation()
+    confirmations = ConfirmationFolder(folder.path).confirmations()
     told = [
         headline(keys, cells, analysis),
         *(effect_in_words(effect, len(analysis.effects)) for effect in analysis.effects),
         *interactions_in_words(analysis),
         *cells_in_words(cells, analysis),
-        *confirmed_in_words(folder.path, cells, confirmation),
+        *confirmed_in_words(folder.path, cells, confirmations),
         *seeds_in_words(cells, analysis),
     ]
     return Answer(
@@ -54,7 +54,7 @@ def answer_of(folder: SweepFolder) -> Answer:
         analysis=analysis,
         sentences=told,
         warnings=warnings(cells, rows, analysis),
-        confirmation=confirmation,
+        confirmations=confirmations,
     )
 
 
@@ -74,15 +74,15 @@ def headline(keys: Sequence[str], cells: Sequence[Cell], analysis: Analysis) -> 
         return "Whether anything differs cannot be told: every cell has one seed."
     matter = [effect.key for effect in analysis.effects if effect.differs]
     if not analysis.declared:
-        return f"No difference can be told from chance, between values of {_listed(keys)} or between cells."
+        return f"No difference between values of {listed(keys)} can be told from chance."
     if not matter and analysis.together:
-        return f"Cells differ, but values of {_listed(keys)} occur only together: which key matters cannot be told."
+        return f"Cells differ, but values of {listed(keys)} occur only together: which key matters cannot be told."
     if not matter:
         return "Keys act together: no key makes a difference by itself, but combinations of their values do."
     rest = [effect.key for effect in analysis.effects if not effect.differs]
     makes = "makes a difference" if len(matter) == 1 else "make a difference"
-    none = f"; of {_listed(rest)} no difference can be told" if rest else ""
-    return f"{_listed(matter)} {makes}{none}."
+    none = f"; of {listed(rest)} no difference can be told" if rest else ""
+    return f"{listed(matter)} {makes}{none}."
 
 
 def effect_in_words(effect: Effect, keys: int) -> str:
@@ -90,22 +90,22 @@ def effect_in_words(effect: Effect, keys: int) -> str:
     if effect.p is None:
         return f"{effect.key}: its values occur only together with values of another key, so its effect cannot be told."
     best = max((level for level in effect.levels if level.mean is not None), key=lambda level: level.mean or 0)
-    against = [_seen_from(best.value, d) for d in effect.differences if best.value in (d.first, d.second)]
+    against = [seen_from(best.value, d) for d in effect.differences if best.value in (d.first, d.second)]
     holm = f" by Holm over {keys} keys" if keys > 1 else ""
     sure = f"{100 * effect.confidence:.3g} % interval"
     if not effect.differs:
         widest = max(effect.differences, key=lambda d: abs(d.mean))
-        seen = widest if widest.mean >= 0 else _seen_from(widest.second, widest)
+        seen = widest if widest.mean >= 0 else seen_from(widest.second, widest)
         return (
-            f"{effect.key}: no difference can be told ({_p(effect.p)}{holm}); the largest, {seen.first} against "
-            f"{seen.second}, is {_points(seen)}; {sure} {_interval(seen)}."
+            f"{effect.key}: no difference can be told ({p_of(effect.p)}{holm}); the largest, {seen.first} against "
+            f"{seen.second}, is {size_of(seen)}; {sure} {interval_of(seen)}."
         )
-    below = [f"{d.second} is {_points(d)} below ({_interval(d)})" for d in against if d.low > 0]
+    below = [f"{d.second} is {size_of(d)} below ({interval_of(d)})" for d in against if d.low > 0]
     alike = [d.second for d in against if d.low <= 0]
-    told = [*below, f"{_listed(alike)} cannot be told from {best.value}"] if alike else below
+    told = [*below, f"{listed(alike)} cannot be told from {best.value}"] if alike else below
     where = "" if below else "; values below the best differ from each other"
     return (
-        f"{effect.key} makes a difference ({_p(effect.p)}{holm}): {best.value} has the highest mean, "
+        f"{effect.key} makes a difference ({p_of(effect.p)}{holm}): {best.value} has the highest mean, "
         f"val {points(best.mean)} %; {'; '.join(told)}{where} ({sure}s)."
     )
 
@@ -115,12 +115,12 @@ def interactions_in_words(analysis: Analysis) -> list[str]:
         return []
     found: list[Interaction] = [one for one in analysis.interactions if one.differs]
     if found:
-        pairs = _listed([f"{one.keys[0]} with {one.keys[1]}" for one in found])
+        pairs = listed([f"{one.keys[0]} with {one.keys[1]}" for one in found])
         return [f"Interaction: {pairs}. The best value of one depends on the other, so read cells, not single keys."]
     if not analysis.interactions:
-        return ["Whether keys act together cannot be tested: their values do not occur in enough combinations."]
+        return ["Whether keys act together cannot be tested: no two keys have values in enough combinations."]
     least = min(one.p for one in analysis.interactions)
-    tested = f"the least {_p(least)} by Holm, tested at {100 * ALPHA_INTERACTIONS:.0f} %"
+    tested = f"the least {p_of(least)} by Holm, tested at {100 * ALPHA_INTERACTIONS:.0f} %"
     return [f"No interaction of two keys can be told ({tested}): each key is read by itself."]
 
 
@@ -137,32 +137,41 @@ def cells_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
     return [f"{told}{rest} (Tukey and Kramer, 95 % for all cells together)."]
 
 
-def confirmed_in_words(path: Path, cells: Sequence[Cell], confirmation: Confirmation | None) -> list[str]:
-    """What fresh seeds say, or the command that asks them."""
+def confirmed_in_words(path: Path, cells: Sequence[Cell], confirmations: Sequence[Confirmation]) -> list[str]:
+    """What fresh seeds say, the newest confirmation first, or the command that asks them."""
     if sum(cell.n > 0 for cell in cells) < 2:
         return []
-    command = f"python -m s9.confirm {shlex.quote(f'sweep={path}')} seeds=8"
-    if confirmation is None:
-        return [f"The best mean is too high, since it was chosen by it. To measure it without bias: {command}"]
+    if (sweep := confirms(path)) is not None:
+        return [f"These are fresh seeds, which confirm another sweep: {command_of(sweep)} shows what they say."]
+    if not confirmations:
+        why = "The best cell's mean is too high, because the cell was chosen for it"
+        return [f"{why}. To measure the cell without bias: {command_of(path)}"]
+    said = [line for confirmation in reversed(confirmations) for line in _confirmed(path, confirmation)]
+    if len(confirmations) > 1:
+        said.append(f"{len(confirmations)} confirmations were made; each interval is 95 % by itself.")
+    best = next(cell for cell in cells if cell.n)
+    if all(dict(best.values) != one.asked.best for one in confirmations):
+        said.append(f"The best mean is now that of another cell, {named(best.values)}: {command_of(path)}")
+    return said
+
+
+def _confirmed(path: Path, confirmation: Confirmation) -> list[str]:
     asked, difference = confirmation.asked, confirmation.difference
-    pair = f"{named(asked.best)} against {named(asked.baseline)}"
-    if confirmation.whole and difference is None:
-        return [f"Confirmation of {pair}: all {len(asked.seeds)} fresh seeds score the same, so nothing can be told."]
-    if difference is None or not confirmation.whole:
-        lacking = f"{confirmation.n[0]} and {confirmation.n[1]} of {len(asked.seeds)} fresh seeds are done"
-        return [f"Confirmation of {pair}: {lacking}; go on with: {command[:-1]}{len(asked.seeds)}"]
+    pair, count = f"{named(asked.best)} against {named(asked.baseline)}", len(asked.seeds)
+    if not confirmation.whole:
+        lacking = f"{confirmation.n[0]} and {confirmation.n[1]} of {count} fresh seeds are done"
+        return [f"Confirmation of {pair}: {lacking}; go on with: {command_of(path, asked)}"]
+    if difference is None:
+        return [f"Confirmation of {pair}: all {count} fresh seeds score the same, so nothing can be told."]
     real = difference.low > 0 or difference.high < 0
     verdict = "the difference is real on this split" if real else "the difference cannot be told from chance"
     said = [
-        f"Confirmed on {len(asked.seeds)} fresh seeds each, the only unbiased number here: {pair} is "
-        f"{_signed(difference)} (95 % interval {_interval(difference)}, {_p(difference.p or 0)}): {verdict}."
+        f"Confirmed on {count} fresh seeds each, without bias: {pair} is {signed(difference)} "
+        f"(95 % interval {interval_of(difference)}, {p_of(difference.p or 0)}): {verdict}."
     ]
     if len(asked.counts) > 1:
         counts = " to ".join(map(str, asked.counts))
         said.append(f"The number of fresh seeds was raised from {counts}, so the interval is somewhat too narrow.")
-    best = next((cell for cell in cells if cell.n), None)
-    if best is not None and dict(best.values) != asked.best:
-        said.append(f"The sweep's best mean is now another cell, {named(best.values)}; {command} confirms it.")
     return said
 
 
@@ -174,10 +183,9 @@ def seeds_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
         return []
     need, least, most = (seeds_needed(sd, GAP) for sd in (analysis.sd, analysis.sd_low, analysis.sd_high))
     said = [
-        f"Seeds of one cell differ by {points(analysis.sd)} points (standard deviation over {analysis.df} degrees of "
-        f"freedom). To see half a point between two cells in 80 of 100 cases takes {need} seeds of each "
-        f"({least} to {most}, as the spread itself is known to {points(analysis.sd_low)} to "
-        f"{points(analysis.sd_high)})."
+        f"The standard deviation between seeds of one cell is {points(analysis.sd)} points ({analysis.df} degrees of "
+        f"freedom; 95 % interval {points(analysis.sd_low)} to {points(analysis.sd_high)}). To see half a point between "
+        f"two cells in 80 of 100 cases takes {count_of(need)} seeds of each ({count_of(least)} to {count_of(most)})."
     ]
     if analysis.correlation is not None:
         how = "was declared and is used" if analysis.paired else "was not declared (sweep.paired=true) and is not used"
@@ -212,39 +220,3 @@ def warnings(cells: Sequence[Cell], rows: Sequence[Row], analysis: Analysis) -> 
             "All of this holds on this split: one set of val images; other val images may rank cells otherwise."
         )
     return said
-
-
-def named(values: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in values.items()) or "the only cell"
-
-
-def points(value: float | None) -> str:
-    """A fraction in percent or points."""
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def _points(difference: Difference) -> str:
-    return f"{points(abs(difference.mean))} points"
-
-
-def _signed(difference: Difference) -> str:
-    return f"{_points(difference)} {'higher' if difference.mean >= 0 else 'lower'}"
-
-
-def _interval(difference: Difference) -> str:
-    return f"{points(difference.low)} to {points(difference.high)}"
-
-
-def _seen_from(value: str, difference: Difference) -> Difference:
-    if difference.first == value:
-        return difference
-    d = difference
-    return Difference(d.second, d.first, mean=-d.mean, low=-d.high, high=-d.low, p=d.p)
-
-
-def _p(p: float) -> str:
-    return "p below 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,6 +1,7 @@
 """The confirmation of a sweep: its best cell and its baseline on seeds that took no part in choosing the best."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.table import SEED, Row
 from s9.system.errors import UserError
 from s9.system.files import write_whole
+
+USUAL = 8  # seeds
+ASKED, SUFFIX = "confirm.json", "-confirm"
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class ConfirmationFolder:
     """`<sweep>-confirm`, a sweep of its own, with the list of what was asked."""
 
     def __init__(self, sweep: Path):
-        self.folder = SweepFolder(sweep.with_name(f"{sweep.name}-confirm"))
-        self.asked = self.folder.path / "confirm.json"
+        sweep = sweep if sweep.name not in ("", "..") else sweep.resolve()
+        self.folder = SweepFolder(sweep.with_name(f"{sweep.name}{SUFFIX}"))
+        self.asked = self.folder.path / ASKED
 
     def read(self) -> list[Asked]:
         """Oldest first; empty where nothing readable is stored."""
@@ -82,15 +87,28 @@ class ConfirmationFolder:
         except OSError as error:
             raise UserError(f"{error.filename or self.folder.path}: {error.strerror}") from None
 
-    def confirmation(self) -> Confirmation | None:
-        """Of what was asked last; None where nothing was."""
+    def confirmations(self) -> list[Confirmation]:
+        """What each one that was asked for shows, oldest first."""
         stored = self.read()
-        if not stored:
-            return None
-        asked = stored[-1]
-        _, rows = self.folder.rows()
-        best, baseline = (_scores(rows, cell, asked.seeds) for cell in (asked.best, asked.baseline))
-        return Confirmation(asked, (len(best), len(baseline)), _difference(best, baseline, asked))
+        rows = self.folder.rows()[1] if stored else []
+        found = []
+        for asked in stored:
+            best, baseline = (_scores(rows, cell, asked.seeds) for cell in (asked.best, asked.baseline))
+            found.append(Confirmation(asked, (len(best), len(baseline)), _difference(best, baseline, asked)))
+        return found
+
+
+def confirms(path: Path) -> Path | None:
+    """The sweep that the sweep in this folder confirms; None of a sweep of its own."""
+    return path.with_name(path.name.removesuffix(SUFFIX)) if (path / ASKED).is_file() else None
+
+
+def command_of(sweep: Path, asked: Asked | None = None) -> str:
+    """Runs or continues a confirmation and prints what it shows."""
+    words = [f"sweep={sweep}", f"seeds={len(asked.seeds) if asked else USUAL}"]
+    cells = {"best": asked.best, "baseline": asked.baseline} if asked else {}
+    words += [f"{what}={' '.join(f'{key}={value}' for key, value in cell.items())}" for what, cell in cells.items()]
+    return f"python -m s9.confirm {shlex.join(words)}"
 
 
 def _scores(rows: Sequence[Row], cell: Mapping[str, str], seeds: Sequence[int]) -> dict[str, float]:

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from s9.sweeps.jobs import Job, SweepFolder, record, standing
+from s9.sweeps.jobs import Job, SweepFolder, record
 from s9.sweeps.task import Outcome, Pool, Task
 from s9.tracking.folder import RunFolder
 from s9.tracking.lock import RunLock
+from s9.tracking.status import standing
 
 LOOK_S = 0.3  # between looks at signals and at running jobs
 ELSEWHERE_S = 2.0  # between looks at jobs that other processes run

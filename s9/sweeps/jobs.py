@@ -2,7 +2,6 @@
 
 import json
 import logging
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from s9.sweeps.task import Outcome
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 from s9.tracking.folder import RunFolder
+from s9.tracking.status import standing
 
 log = logging.getLogger("s9")
 
@@ -155,18 +155,6 @@ def _origin(summary: dict[str, Any]) -> dict[str, Any]:
         "processor": device if device != "cpu" else machine.get("processor", ""),
         "precision": machine.get("precision", ""),
     }
-
-
-def standing(folder: RunFolder) -> str:
-    """done, running (by any process), paused, cut (resumed by the next sweep), failed, or missing."""
-    status = folder.read_status()
-    state = status.get("state")
-    if state in ("done", "paused", "failed"):
-        return str(state)
-    if state == "running":
-        dead = status.get("host") == platform.node() and folder.is_free()
-        return "cut" if dead or not folder.lease.exists() else "running"  # the other lock's file stays when it is free
-    return "cut" if state == "interrupted" or folder.config.exists() else "missing"
 
 
 def record(folder: RunFolder, outcome: Outcome) -> None:

@@ -17,6 +17,7 @@ from s9.system.letters import as_text, one_line
 from s9.tracking.folder import RunFolder
 
 EVERY_S = 2.0
+QUIET_S = 30.0
 MOST = 10  # lines of a table; what does not fit is counted
 
 
@@ -31,8 +32,8 @@ class Watch:
         self.keys: list[str] = []
 
     @property
-    def running(self) -> bool:
-        return any(row.state == "running" for row in self.rows)
+    def states(self) -> Counter[str]:
+        return Counter(row.state for row in self.rows)
 
     def text(self, line: str) -> Text:
         return as_text(one_line(line), self.encoding)
@@ -49,7 +50,7 @@ class Watch:
 
     def standing(self) -> str:
         """`outputs/sweeps/x: 27 jobs: 12 done, 1 running, 14 missing; about 20 min left`."""
-        states = Counter(row.state for row in self.rows)
+        states = self.states
         said = ", ".join(f"{count} {state}" for state, count in states.items())
         known = [60 * row.minutes for row in self.done.values() if row.minutes is not None]
         left = len(self.rows) - states["done"] - states["failed"]
@@ -100,7 +101,9 @@ class Watch:
 
 
 def watch(folder: SweepFolder, heard: Callable[[], None], console: Console | None = None) -> None:
-    """Shows the sweep until none of its jobs is running; once, where the output is no terminal.
+    """Shows the sweep until all its jobs have ended, or none has been running for a while.
+
+    Where the output is no terminal, shows it once.
 
     heard: called between looks; raises where a signal came.
 
@@ -115,14 +118,19 @@ def watch(folder: SweepFolder, heard: Callable[[], None], console: Console | Non
     if not console.is_terminal:
         console.print(first)
         return
+    seen = time.monotonic()  # when a job was last running: between two jobs of a sweep none is
     with Live(first, console=console, auto_refresh=False) as live:
-        while view.running:
+        while view.states.total() > view.states["done"] + view.states["failed"] and time.monotonic() - seen < QUIET_S:
             until = time.monotonic() + EVERY_S
             while time.monotonic() < until:
                 heard()
                 time.sleep(0.05)
             live.update(view.look(), refresh=True)
-    console.print("no job is running")
+            seen = time.monotonic() if view.states["running"] else seen
+    ended = (
+        "all jobs have ended" if time.monotonic() - seen < QUIET_S else f"no job has been running for {QUIET_S:.0f} s"
+    )
+    console.print(ended)
 
 
 def _table(first: str, *columns: str) -> Table:

@@ -16,6 +16,7 @@ from s9.config.stored import as_dict
 from s9.data.image_set import ImageFacts
 from s9.system.errors import UserError, is_number
 from s9.tracking.folder import RunFolder
+from s9.tracking.status import standing
 
 Arrays = dict[str, np.ndarray]
 COUNTED, SCORE, LOSS = "counted", "score", "loss"  # how a result is shown
@@ -39,8 +40,9 @@ class ComparedRun:
 
     @property
     def state(self) -> str:
-        """done, running, failed, interrupted, paused or unfinished. Shipped weights have no status."""
-        return str(self.status.get("state", "done" if self.summary else "unfinished"))
+        """done, running, cut, failed, interrupted, paused or unfinished. Shipped weights have no status."""
+        state = str(self.status.get("state", "done" if self.summary else "unfinished"))
+        return standing(self.folder) if state == "running" else state
 
     @property
     def machine(self) -> Mapping[str, Any]:

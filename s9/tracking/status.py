@@ -47,3 +47,15 @@ class Status:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def standing(folder: RunFolder) -> str:
+    """done, running (by any process), paused, cut (resumed by the next sweep), failed, or missing."""
+    status = folder.read_status()
+    state = status.get("state")
+    if state in ("done", "paused", "failed"):
+        return str(state)
+    if state == "running":
+        dead = status.get("host") == platform.node() and folder.is_free()
+        return "cut" if dead or not folder.lease.exists() else "running"  # the other lock's file stays when it is free
+    return "cut" if state == "interrupted" or folder.config.exists() else "missing"

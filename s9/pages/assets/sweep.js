@@ -281,19 +281,21 @@ function curvesOption(metric, grouping, isShare) {
   const most = (values, start, better) => values.reduce((so, value) => better(so, value), start);
   const low = most(all.map((point) => point[1]), Infinity, Math.min), high = most(all.map((point) => point[1]), -Infinity, Math.max);
   const room = (high - low || Math.abs(high) || 1) * 0.04, shown = isShare ? percent : (value) => String(+value.toPrecision(4));
+  const first = most(all.map((p) => p[0]), Infinity, Math.min), last = most(all.map((p) => p[0]), -Infinity, Math.max);
+  const edge = first === last ? 0.5 : 0;  // runs of one epoch are short dashes
   const count = most(groups.map(([, , members]) => members.length), 0, (a, b) => a + b);
   return {
     tooltip: { formatter: (point) => runText(groups[point.seriesIndex][2][point.dataIndex], metric, shown) },
     legend: { top: 4, left: "center", width: "92%", data: groups.map(([name, shade]) => ({ name, itemStyle: { color: shade }, icon: "roundRect" })) },
     grid: { left: 10, right: 24, top: 60, bottom: 36, containLabel: true },
-    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 24, minInterval: 1, min: most(all.map((p) => p[0]), Infinity, Math.min), max: most(all.map((p) => p[0]), -Infinity, Math.max) },
+    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 24, minInterval: 1, min: first - edge, max: last + edge },
     yAxis: { type: "value", name: isShare ? `${curves.metrics[metric]} %` : curves.metrics[metric] || "", nameTextStyle: { align: "left" }, min: all.length ? low - room : 0, max: all.length ? high + room : 1,
       axisLabel: { formatter: (value) => (isShare ? `${+(100 * value).toFixed(1)}` : `${+value.toPrecision(3)}`), showMinLabel: false, showMaxLabel: false } },
     series: groups.map(([name, shade, members]) => ({
       name, type: "lines", coordinateSystem: "cartesian2d", polyline: true, itemStyle: { color: shade },
       lineStyle: { color: shade, width: 1.2, opacity: Math.max(0.25, Math.min(0.9, 60 / count)) },
       emphasis: { lineStyle: { width: 4, opacity: 1 } }, progressive: 0,
-      data: members.map(([run, points]) => (points.length > 1 ? { coords: points, run } : { coords: [points[0], [points[0][0] + 0.05, points[0][1]]], run })),
+      data: members.map(([run, points]) => (points.length > 1 ? { coords: points, run } : { coords: [-0.1, 0.1].map((step) => [points[0][0] + step, points[0][1]]), run })),
     })),
   };
 }
