@@ -170,7 +170,7 @@ def test_every_confirmation_is_shown(tmp_path: Path) -> None:
 def test_the_sweep_of_a_confirmation_points_to_the_sweep_that_it_confirms(tmp_path: Path) -> None:
     confirmed(tmp_path, scores(0.82, 4), scores(0.80, 4), [4])
     line = said(answer_of(SweepFolder(tmp_path / "sweep-confirm")), "These are fresh seeds")
-    assert f"python -m s9.confirm sweep={tmp_path / 'sweep'} " in line
+    assert f"python -m s9.report sweep={tmp_path / 'sweep'} shows" in line
 
 
 def test_the_best_of_a_sweep_that_was_widened_is_to_be_confirmed_anew(tmp_path: Path) -> None:

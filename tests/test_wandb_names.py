@@ -102,6 +102,7 @@ def test_a_run_alone_has_no_labels_and_no_tag(begun: Callable[..., Any]) -> None
 # Through a sweep
 
 
+@pytest.mark.slow
 def test_a_job_stores_its_values_and_a_run_alone_stores_none(tmp_path: Path) -> None:
     assert sweep(tmp_path, *SMALL, "trainer.epochs=1", "trainer.steps_per_epoch=2", *GRID).returncode == 0
     found = [status(path.parent)["swept"] for path in folder_of(tmp_path).glob("*/status.json")]

@@ -1,5 +1,6 @@
 """A sweep's answer in words: what makes a difference, which cells cannot be told apart, and what is not known."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,7 +143,8 @@ def confirmed_in_words(path: Path, cells: Sequence[Cell], confirmations: Sequenc
     if sum(cell.n > 0 for cell in cells) < 2:
         return []
     if (sweep := confirms(path)) is not None:
-        return [f"These are fresh seeds, which confirm another sweep: {command_of(sweep)} shows what they say."]
+        shows = f"python -m s9.report {shlex.quote(f'sweep={sweep}')}"
+        return [f"These are fresh seeds, which confirm another sweep: {shows} shows what they say."]
     if not confirmations:
         why = "The best cell's mean is too high, because the cell was chosen for it"
         return [f"{why}. To measure the cell without bias: {command_of(path)}"]
