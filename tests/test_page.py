@@ -91,3 +91,10 @@ def test_each_library_has_its_licence() -> None:
     assert {Path(name).name for name in named} == {file.name for file in (ASSETS / "licences").iterdir()}
     assert "Apache License" in (ASSETS / "licences" / "echarts-LICENSE.txt").read_text()
     assert "MIT" in (ASSETS / "licences" / "tabulator-LICENSE.txt").read_text()
+
+
+def test_a_page_carries_the_licences_of_its_libraries(tmp_path: Path) -> None:
+    write_page(tmp_path / "page.html", "base.html", title="", data={})
+    text = (tmp_path / "page.html").read_text()
+    for file in ("echarts-NOTICE.txt", "tabulator-LICENSE.txt"):
+        assert (ASSETS / "licences" / file).read_text() in text
