@@ -53,6 +53,7 @@ const number = (title, field, shown, more = {}) => text(title, field, {
   headerFilterFunc: (wanted, value) => shown(value).includes(wanted.trim()),
 });
 const digits = (count) => (value) => (value === null || value === undefined ? "" : value.toFixed(count));
+const inMinutes = (value) => digits(value >= 1 ? 1 : 2)(value);
 const swept = keys.map((key, at) => text(key, `k${at}`));
 const valuesOf = (cell) => Object.fromEntries(keys.map((_, at) => [`k${at}`, level(cell, at)]));
 
@@ -68,7 +69,7 @@ function cellsTable() {
     ...inFront(swept, [text("against the best", "verdict"), number("val mean %", "mean", percent)]),
     number("behind the best", "behind", percent),
     text("interval", "interval", { hozAlign: "right", sorter: (a, b, x, y) => (x.getData().behind ?? -1) - (y.getData().behind ?? -1) }),
-    number("sd", "sd", percent), text("n", "shown_n", { hozAlign: "right" }), number("minutes", "minutes", digits(1)),
+    number("sd", "sd", percent), text("n", "shown_n", { hozAlign: "right" }), number("minutes", "minutes", inMinutes),
   ];
   if (cells.some((cell) => cell.lacks)) columns.push(text("not done", "lacks"));
   return table("cells-table", columns, rows, {
@@ -86,7 +87,7 @@ function jobsTable() {
   const columns = [
     text("job", "job", { formatter: link }),
     ...inFront([...swept, text("seed", "seed", { hozAlign: "right" })], [text("state", "state"), number("val %", "accuracy", percent)]),
-    number("val loss", "loss", digits(4)), number("minutes", "minutes", digits(1)),
+    number("val loss", "loss", digits(4)), number("minutes", "minutes", inMinutes),
   ];
   return table("jobs-table", columns, rows);
 }
@@ -314,13 +315,13 @@ function costChart() {
   element.style.height = `${80 + 22 * Math.max(3, Math.min(most, shown.length))}px`;
   const zoom = shown.length > most ? [{ type: "slider", yAxisIndex: 0, right: 4, width: 18, startValue: 0, endValue: most - 1, brushSelect: false, showDetail: false }] : [];
   chart("cost-chart", () => ({
-    tooltip: { formatter: (item) => lines([...keys.map((key, at) => `${key} = ${level(shown[item.dataIndex], at)}`), `${digits(1)(shown[item.dataIndex].minutes)} minutes, n ${shown[item.dataIndex].shown_n}`]) },
+    tooltip: { formatter: (item) => lines([...keys.map((key, at) => `${key} = ${level(shown[item.dataIndex], at)}`), `${inMinutes(shown[item.dataIndex].minutes)} minutes, n ${shown[item.dataIndex].shown_n}`]) },
     grid: { left: 10, right: zoom.length ? 50 : 40, top: 10, bottom: 24, containLabel: true },
     xAxis: { type: "value", name: "minutes of all jobs of the cell", nameLocation: "middle", nameGap: 26 },
     yAxis: { type: "category", data: named, inverse: true, axisLabel: { interval: 0, fontSize: 11 } },
     dataZoom: zoom,
     series: [{ type: "bar", data: shown.map((cell) => cell.minutes), itemStyle: { color: colour("accent") }, barMaxWidth: 16,
-      label: { show: true, position: "right", color: colour("text"), formatter: (item) => digits(1)(item.value) } }],
+      label: { show: true, position: "right", color: colour("text"), formatter: (item) => inMinutes(item.value) } }],
   }));
 }
 
