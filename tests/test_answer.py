@@ -156,6 +156,10 @@ def test_a_confirmation_that_is_not_whole_gives_no_number(tmp_path: Path) -> Non
     assert "2 and 4 of 4 fresh seeds are done" in line and "points" not in line
 
 
+def test_a_cell_whose_seeds_score_the_same_is_confirmed_without_a_warning(tmp_path: Path) -> None:
+    assert said(confirmed(tmp_path, [0.9, 0.9, 0.9], scores(0.8, 3), [3]), "Confirmed on 3 fresh seeds each")
+
+
 def test_every_confirmation_is_shown(tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83), ("2",): scores(0.79)})
     folder = ConfirmationFolder(sweep.path)

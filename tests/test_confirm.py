@@ -1,13 +1,17 @@
 """`python -m s9.confirm` as a real process on real sweeps of a tiny network; its mistakes are one line each."""
 
+import os
+import re
+import shlex
+import signal
 from pathlib import Path
 
 import pytest
 
 from s9.sweeps.confirmation import ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
-from tests.doors import SHORT, Done, run
-from tests.sweeps import sweep
+from tests.doors import SHORT, Done, command, run, started, until
+from tests.sweeps import LONG, sweep
 
 NAME = "outputs/sweeps/x"
 LOW, HIGH = "optimizer.lr=0.0001", "optimizer.lr=0.05"
@@ -91,3 +95,16 @@ def test_a_mistake_is_one_line(swept: Path, arguments: list[str], error: str) ->
     done = confirm(swept, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and error in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_prints_the_command_that_confirms_when_it_is_pasted(tmp_path: Path) -> None:
+    done = sweep(tmp_path, *LONG, "optimizer.lr=0.0001,0.05", "seed=0,1", "sweep.name=x")
+    assert done.returncode == 0, done.stderr
+    with started(tmp_path, command("confirm", f"sweep={NAME}", "seeds=2")) as door:
+        until(lambda: list(tmp_path.glob(f"{NAME}-confirm/*/metrics.jsonl")))
+        os.killpg(door.pid, signal.SIGINT)
+        stopped = door.end()
+    assert stopped.returncode == 130
+    found = re.search(r"go on with: python -m s9\.confirm (.*)$", stopped.stdout, re.MULTILINE)
+    assert found, stopped.stdout
+    assert "Confirmed on 2 fresh seeds each" in confirm(tmp_path, *shlex.split(found[1])).stdout

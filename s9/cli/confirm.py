@@ -49,11 +49,11 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
     first_seed, default = _defaults(asked, [dict(cell.values) for cell in _in_order(cells, rows)])
     best = _chosen("best", given["best"], cells) if given["best"] else dict(cells[0].values)
     baseline = _chosen("baseline", given["baseline"], cells) if given["baseline"] else default
+    if best == baseline and given["baseline"]:
+        raise UserError(f"best and baseline are the same cell, {named(best)}")
     if best == baseline:
-        other = next(cell.values for cell in cells if dict(cell.values) != best)
-        raise UserError(
-            f"the best cell is the baseline itself ({named(best)}); name another: baseline='{named(other)}'"
-        )
+        baseline = next(dict(cell.values) for cell in cells if dict(cell.values) != best)
+        say(f"the best cell, {named(best)}, would be its own baseline: the baseline is the cell with the next mean")
     folder = ConfirmationFolder(sweep.path)
     used = [first_seed, *(int(row.values[SEED]) for row in rows if SEED in row.values)]
     wanted = folder.asked_for(best, baseline, count, used=used, paired=bool(stored.get("paired")))
@@ -106,7 +106,7 @@ def _defaults(asked: Asked, cells: Sequence[dict[str, str]]) -> tuple[int, dict[
 
     found = next((cell for cell in cells if has(cell)), None)
     if found is None:
-        say(f"no cell has the configuration's own values; the baseline is the first cell, {named(cells[0])}")
+        say(f"no cell has the configuration's own values; the sweep's first is {named(cells[0])}")
     return int(composed.seed), found or cells[0]
 
 

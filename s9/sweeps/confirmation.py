@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +131,8 @@ def _difference(best: Mapping[str, float], baseline: Mapping[str, float], asked:
         one, other = list(best.values()), list(baseline.values())
         if len({*one}) == len({*other}) == 1:  # no spread, no test
             return None
-        tested = stats.ttest_ind(one, other, equal_var=False)
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # seeds of one cell score the same
+            tested = stats.ttest_ind(one, other, equal_var=False)
     low, high = tested.confidence_interval(0.95)
     names = " ".join(asked.best.values()), " ".join(asked.baseline.values())
     mean = sum(one) / len(one) - sum(other) / len(other)
