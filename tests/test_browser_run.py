@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from s9.pages.run_page import write_run_page
 from tests.browser import chromium, opened
+from tests.doors import until
 from tests.made_up_run import MadeUp, finished, write_log
 from tests.test_run_page import MARKUP
 
@@ -137,7 +138,7 @@ def test_a_page_that_turns_dark_is_drawn_anew(browser: Browser, path: Path) -> N
         colour = f"{MATRIX}.getOption().series[0].label.color"
         light = shown.page.evaluate(colour)
         shown.page.emulate_media(color_scheme="dark")
-        shown.page.wait_for_function(f"{colour} !== '{light}'", timeout=5000)
+        until(lambda: shown.page.evaluate(colour) != light, 10)  # not wait_for_function: the page's policy forbids eval
 
 
 def test_without_javascript_the_gallery_and_the_tables_are_there(browser: Browser, path: Path) -> None:

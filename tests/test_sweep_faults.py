@@ -155,9 +155,12 @@ def test_a_command_that_is_started_twice_runs_each_job_once(tmp_path: Path) -> N
 def test_of_two_sweeps_one_is_killed_and_the_other_ends_its_jobs(tmp_path: Path) -> None:
     with started(tmp_path, command("train", "-m", *TWO)) as one:
         cut = until(lambda: in_the_middle(tmp_path))
+        worker = status(cut)["pid"]
+        os.kill(worker, signal.SIGSTOP)  # else the job may have ended before the other sweep looks
         with started(tmp_path, command("train", "-m", *TWO)) as other:
             other.has_said("1 being run by another process")
             end_now(one, signal.SIGKILL)
+            os.kill(worker, signal.SIGCONT)
             done = other.end()
     folder = folder_of(tmp_path)
     assert (done.returncode, set(states(folder).values())) == (0, {"done"}), done.stderr
