@@ -156,6 +156,13 @@ def test_a_confirmation_that_is_not_whole_gives_no_number(tmp_path: Path) -> Non
     assert "2 and 4 of 4 fresh seeds are done" in line and "points" not in line
 
 
+def test_seeds_that_the_sweep_has_by_now_are_said_to_be_fresh_no_longer(tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83)})
+    folder = ConfirmationFolder(sweep.path)
+    folder.note(folder.asked_for(BEST, BASELINE, 2, used=[0, 1], paired=False))
+    assert said(answer_of(sweep), "The sweep has seeds of a confirmation by now (2)")
+
+
 def test_a_cell_whose_seeds_score_the_same_is_confirmed_without_a_warning(tmp_path: Path) -> None:
     assert said(confirmed(tmp_path, [0.9, 0.9, 0.9], scores(0.8, 3), [3]), "Confirmed on 3 fresh seeds each")
 

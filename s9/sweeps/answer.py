@@ -151,6 +151,10 @@ def confirmed_in_words(path: Path, cells: Sequence[Cell], confirmations: Sequenc
     said = [line for confirmation in reversed(confirmations) for line in _confirmed(path, confirmation)]
     if len(confirmations) > 1:
         said.append(f"{len(confirmations)} confirmations were made; each interval is 95 % by itself.")
+    used = {row.values.get(SEED) for cell in cells for row in cell.rows}
+    if both := sorted({seed for one in confirmations for seed in one.asked.seeds if str(seed) in used}):
+        seeds = ", ".join(map(str, both))
+        said.append(f"The sweep has seeds of a confirmation by now ({seeds}): they no longer count as fresh for it.")
     best = next(cell for cell in cells if cell.n)
     if all(dict(best.values) != one.asked.best for one in confirmations):
         said.append(f"The best mean is now that of another cell, {named(best.values)}: {command_of(path)}")
