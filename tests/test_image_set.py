@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s9.data.image_set import CHUNK, ImageFacts, ImageSet, Split, channel_statistics, hold_out, image_set_of
+from s9.data.image_set import CHUNK, ImageFacts, ImageSet, Split, channel_statistics
+from s9.data.sources.arrays import image_set_of
+from s9.data.split import hold_out
 from s9.system.errors import UserError
 
 UNEVEN = (100, 41, 7, 320, 2)
@@ -40,29 +42,29 @@ def test_every_class_is_held_out_within_one_image_of_its_share(counts: tuple[int
 
 
 def test_the_smallest_val_of_even_classes_has_one_image_a_class() -> None:
-    _, val = hold_out(numbered((30,) * 10), val_size=10, seed=0)
+    _, val = hold_out(numbered((30,) * 10), size=10, seed=0)
     assert sorted(val.labels) == list(range(10))
 
 
 def test_val_has_exactly_the_size_that_was_asked_for() -> None:
-    _, val = hold_out(numbered(UNEVEN), val_size=57, seed=0)
+    _, val = hold_out(numbered(UNEVEN), size=57, seed=0)
     assert len(val) == 57
 
 
 def test_train_and_val_share_no_image_and_lose_none() -> None:
     whole = numbered(UNEVEN)
-    train, val = hold_out(whole, val_size=57, seed=0)
+    train, val = hold_out(whole, size=57, seed=0)
     assert sorted(numbers(train) + numbers(val)) == list(range(len(whole)))
 
 
 def test_labels_stay_with_their_images() -> None:
     whole = numbered(UNEVEN)
-    for part in hold_out(whole, val_size=57, seed=0):
+    for part in hold_out(whole, size=57, seed=0):
         assert np.array_equal(part.labels, whole.labels[numbers(part)])
 
 
 def test_train_and_val_keep_the_order_of_the_whole() -> None:
-    for part in hold_out(numbered(UNEVEN), val_size=57, seed=0):
+    for part in hold_out(numbered(UNEVEN), size=57, seed=0):
         assert numbers(part) == sorted(numbers(part))
 
 
@@ -83,7 +85,7 @@ def test_the_global_random_stream_does_not_move_what_is_held_out() -> None:
 
 def test_a_val_size_of_nought_leaves_train_whole() -> None:
     whole = numbered(UNEVEN)
-    train, val = hold_out(whole, val_size=0, seed=0)
+    train, val = hold_out(whole, size=0, seed=0)
     assert (numbers(train), len(val), val.images.shape) == (numbers(whole), 0, (0, 2, 2, 3))
 
 
@@ -103,7 +105,7 @@ def test_the_bounds_that_the_refusal_names_are_allowed(val_size: int) -> None:
 
 def test_a_class_of_one_image_cannot_be_held_out_of() -> None:
     with pytest.raises(UserError, match=r"^data\.val_size=10: [^\n]+$"):
-        hold_out(numbered((50, 50, 1)), val_size=10, seed=0)
+        hold_out(numbered((50, 50, 1)), size=10, seed=0)
 
 
 @pytest.mark.parametrize("low, high", [(0, 256), (100, 110), (0, 2)], ids=["all levels", "few levels", "dark"])

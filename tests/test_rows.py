@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from s9.data.image_set import Rows, Split, hold_out
-from s9.data.loaders import KeyedBatches, WorkerBatches
+from s9.data.batches import KeyedBatches
+from s9.data.image_set import Rows, Split
+from s9.data.loaders import WorkerBatches
+from s9.data.split import hold_out
 
 COUNT = 200
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)

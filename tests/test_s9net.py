@@ -13,7 +13,8 @@ from torch import nn
 from s9.cli.compose import compose_config
 from s9.cli.help import groups
 from s9.config.model import ModelConfig
-from s9.data.image_set import ImageFacts, ImageSet, Split, image_set_of
+from s9.data.image_set import ImageFacts, ImageSet, Split
+from s9.data.sources.arrays import image_set_of
 from s9.data.sources.cifar10 import FACTS
 from s9.models.s9net import Layer, S9Net, build_model, refuse_single_values, rows
 from s9.system.compute import Compute

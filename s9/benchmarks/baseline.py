@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from s9.config.schema import AugConfig
+from s9.data.augmentation.augment import at_size
 from s9.data.augmentation.image_augment import build_transform
 from s9.data.image_set import ImageSet
 from s9.models.convolution import Convolution
@@ -22,7 +23,9 @@ class PlainImages(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, data: ImageSet, aug: AugConfig):
         fill = tuple(round(255 * channel) for channel in data.facts.mean)
-        transforms = [build_transform(name, t, fill) for name, t in aug.transforms.items()]
+        transforms = [
+            build_transform(name, t, fill) for name, t in at_size(aug, data.facts.image_size).transforms.items()
+        ]
         last = [albumentations.Normalize(data.facts.mean, data.facts.std), albumentations.ToTensorV2()]
         self.transform = albumentations.Compose([*transforms, *last])
         self.images, self.labels = np.asarray(data.train.images), data.train.labels

@@ -56,7 +56,7 @@ class AugConfig:
 @dataclass
 class TrainerConfig:
     epochs: int = MISSING
-    batch_size: int = MISSING  # images
+    batch_size: int | None = MISSING  # images; null: 128, fewer where train is small
     steps_per_epoch: int | None = MISSING  # null: all of train
     label_smoothing: float = MISSING
     ema_decay: float = MISSING  # per step; 0: off
@@ -70,7 +70,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_epoch", "threads"):
-            value, null = getattr(self, key), ", or null" if key in ("steps_per_epoch", "threads") else ""
+            value, null = getattr(self, key), "" if key == "epochs" else ", or null"
             require(f"trainer.{key}", value, value is None or value >= 1, f"1 or more{null}")
         require("trainer.label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)")
         require("trainer.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
@@ -138,7 +138,7 @@ class Config:
             used = self.teacher is not None or value == alone
             require(f"distillation.{key}", value, used, f"{alone} without a teacher; add teacher=<a run>")
         require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
-        fits = self.aug.backend == "device" or self.data.loader == "workers"
+        fits = self.aug.backend == "device" or self.data.loader != "resident"
         wanted = "device with data.loader=resident; add data.loader=workers (and data.workers=2, say)"
         require("aug.backend", self.aug.backend, fits, wanted)
         check_form("optimizer", self.optimizer, "optimizer")

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,12 +118,22 @@ def in_short(changes: list[str], most: int = 3) -> str:
     return "; ".join(changes[:most]) + (f"; and {more} more" if more > 0 else "")
 
 
+class Problem(NamedTuple):
+    """What is wrong with an image file, and what was done about it. Files are named from the root on."""
+
+    file: str
+    problem: str  # same pixels as, near copy of, cannot be read: ...
+    other: str  # the file that it is a copy of, or empty
+    done: str  # dropped or kept
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """The images of a run, and what its network must know about them.
 
     test_names: class/file of each test image, in the order of `test`; empty where the data set has no names. A name of
-    a file that is not UTF-8 has lone surrogates, as in `os.fsdecode`.
+    a file that is not UTF-8 has lone surrogates, as in `os.fsdecode`. original: the whole image of a place in train,
+    before it became a square, uint8 (H, W, 3) with its longer side at most as long as asked; None: images are whole.
     """
 
     facts: ImageFacts
@@ -131,6 +141,8 @@ class ImageSet:
     val: Split
     test: Split
     test_names: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    original: Callable[[int, int], np.ndarray] | None = None
 
     def as_known_to(self, facts: ImageFacts) -> "ImageSet":
         """These images with the class order, mean and std of another run's `facts`.
@@ -147,12 +159,21 @@ class ImageSet:
         order = np.array([facts.class_names.index(name) for name in ours_in_order])
         train, val, test = (Split(of.images, order[of.labels]) for of in (self.train, self.val, self.test))
         known = replace(self.facts, class_names=facts.class_names, mean=facts.mean, std=facts.std)
-        return ImageSet(known, train, val, test, test_names=self.test_names)
+        return replace(self, facts=known, train=train, val=val, test=test)
 
     def examples(self, count: int) -> Split:
         """`count` images, evenly spaced over train and so over the classes; in memory."""
-        some = self.train.take(np.linspace(0, len(self.train) - 1, count).astype(np.int64))
+        some = self.train.take(self._spaced(count))
         return Split(np.asarray(some.images), some.labels)
+
+    def originals(self, count: int, longest: int) -> list[np.ndarray]:
+        """The same images before they became squares, uint8 (H, W, 3) each, the longer side at most `longest`."""
+        if self.original is None:
+            return list(self.examples(count).images)
+        return [self.original(int(index), longest) for index in self._spaced(count)]
+
+    def _spaced(self, count: int) -> np.ndarray:
+        return np.linspace(0, len(self.train) - 1, count).astype(np.int64)
 
     def names_of(self, labels: np.ndarray) -> list[str]:
         return [self.facts.class_names[label] for label in labels]
@@ -174,76 +195,3 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, float, float], 
         means.append(mean)
         stds.append(max(variance**0.5, 1e-6))
     return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
-
-
-def hold_out(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
-    """Splits train into (train, val), stratified by class and fixed by seed.
-
-    Raises:
-        UserError: val_size leaves nothing to train on, or is too small for one image per class.
-    """
-    if val_size == 0:
-        return train.take(slice(None)), train.take(slice(0))  # for a mapped array: Rows, not the array
-    classes = len(np.unique(train.labels))
-    if not classes <= val_size <= len(train) - classes:
-        raise UserError(
-            f"data.val_size={val_size}: must be 0, or from {classes} (one per class) to {len(train) - classes}, "
-            f"since train has {len(train)} images"
-        )
-    from sklearn.model_selection import train_test_split  # here: takes a second, and not every data set needs it
-
-    try:
-        kept, held = train_test_split(
-            np.arange(len(train)), test_size=val_size, stratify=train.labels, random_state=seed
-        )
-    except ValueError as error:  # a class with a single image
-        raise UserError(f"data.val_size={val_size}: {str(error).splitlines()[0]}") from None
-    return train.take(np.sort(kept)), train.take(np.sort(held))
-
-
-def image_set_of(
-    variant: str, class_names: Sequence[str], splits: Mapping[str, Split], *, val_size: int, seed: int
-) -> ImageSet:
-    """An ImageSet from arrays that are in memory; mean and std are those of train.
-
-    Args:
-        splits: train, test and optionally val; without val, `val_size` images of train are held out by `seed`.
-
-    Raises:
-        UserError: a split is missing, empty or not of uint8 images of one square size; val_size does not fit.
-    """
-    names = tuple(class_names)
-    for split in ("train", "test", *splits):
-        if split not in splits:
-            raise UserError(f"{variant}: {split} is missing; there are {', '.join(splits) or 'none'}")
-        if not _fits(splits[split], len(names)):
-            found = f"{splits[split].images.dtype} {splits[split].images.shape} and labels {splits[split].labels.shape}"
-            wanted = f"uint8 (N, S, S, 3) and labels (N,) from 0 to {len(names) - 1}, N above 0"
-            raise UserError(f"{variant}: {split} has images {found}; wanted {wanted}")
-    sizes = sorted({of.images.shape[1] for of in splits.values()})
-    if len(sizes) > 1:
-        raise UserError(f"{variant}: images are of {' and '.join(map(str, sizes))} pixels; they must be of one size")
-    contents = contents_of(**{split: (np.asarray(of.images), of.labels, names) for split, of in splits.items()})
-    mean, std = channel_statistics(np.asarray(splits["train"].images))
-    facts = ImageFacts(variant, names, sizes[0], mean=mean, std=std, contents=contents)
-    given = splits.get("val")
-    train, val = hold_out(splits["train"], 0 if given else val_size, seed)
-    return ImageSet(facts, train, given or val, splits["test"])
-
-
-def _fits(split: Split, num_classes: int) -> bool:
-    images, labels = split.images, split.labels
-    square = len(images.shape) == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
-    whole = len(labels) == images.shape[0] > 0 and labels.dtype == np.int64
-    return bool(square and images.dtype == np.uint8 and whole and labels.min() >= 0 and labels.max() < num_classes)
-
-
-def contents_of(**splits: tuple[np.ndarray, np.ndarray, tuple[str, ...]]) -> Contents:
-    """Contents by split name, from each split's uint8 images (N, H, W, 3), int64 labels (N,) and class names."""
-    found: dict[str, dict[str, tuple[int, str]]] = {}
-    for split, (images, labels, class_names) in splits.items():
-        of_class = {name: images[labels == label] for label, name in enumerate(class_names)}
-        found[split] = {
-            name: (len(some), hashlib.sha256(some.tobytes()).hexdigest()[:24]) for name, some in of_class.items()
-        }
-    return found

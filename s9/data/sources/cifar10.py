@@ -14,9 +14,10 @@ import numpy as np
 from filelock import FileLock
 
 from s9.config.data import Cifar10Config
-from s9.data.image_set import ImageFacts, ImageSet, Split, hold_out
+from s9.data.image_set import ImageFacts, ImageSet, Split
 from s9.data.sources.cache import cache_folder, cached_arrays, save_arrays
 from s9.data.sources.download import Wanted, download, md5_of
+from s9.data.split import hold_out
 from s9.system.errors import UserError
 
 ARCHIVE = "cifar-10-python.tar.gz"

@@ -9,15 +9,16 @@ import io
 import logging
 import re
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+from s9.data.sources.metadata import ORIENTATION, without_metadata
+from s9.data.sources.square import perceptual_hash, squared
 from s9.system.errors import UserError
 
 _ENDINGS = {  # by Pillow's name of the format; the most frequent formats first, since they are tried in this order
@@ -52,12 +53,6 @@ _OTHERS = (
 UNREADABLE = frozenset((" ".join(_ENDINGS.values()) + _OTHERS).split()) - READABLE  # images that cannot be read here
 
 DIGEST_SIZE = 16  # bytes
-_TIFF_PIXELS = {  # tags that say how the pixels are stored
-    *(*range(254, 260), 262, 266, 273, *range(277, 285), 317),
-    *(*range(320, 326), 338, 339, 347, *range(512, 533)),
-}
-_ORIENTATION = 0x0112  # the tag of EXIF and TIFF
-_TURN = (_ORIENTATION, 3)  # (tag, type) in a TIFF; type 3 is a 16-bit number
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,11 +65,24 @@ _TURNS = {
 
 
 class Decoded(NamedTuple):
-    """pixels: uint8 (image_size, image_size, 3). greatest: highest value of a file with over 8 bits per channel."""
+    """pixels: uint8 (image_size, image_size, 3). greatest: highest value of a file with over 8 bits per channel.
+
+    whole: digest of the pixels before they were brought to the image size. near: perceptual hash of these pixels.
+    """
 
     pixels: np.ndarray
     digest: bytes  # of the file's content
     greatest: int | None
+    whole: bytes
+    near: int
+
+
+class BrokenImageError(UserError):
+    """A file is no image that can be read here. reason: why, in short."""
+
+    def __init__(self, file: Path, reason: str):
+        super().__init__(f"{file}: cannot be read as an image ({reason}); mend or remove it")
+        self.reason = reason
 
 
 @contextmanager
@@ -94,30 +102,58 @@ def quiet() -> Iterator[None]:
         pillow.setLevel(level)
 
 
-def decode_image(file: Path, image_size: int, bits: int = 16) -> Decoded:
-    """The image, scaled to a square; for an animation, the first frame. Transparent parts become white.
+def decode_image(file: Path, image_size: int, bits: int = 16, *, resize: str = "stretch") -> Decoded:
+    """The image, brought to a square; for an animation, the first frame. Transparent parts become white.
 
     Args:
         bits: bits in use, of the 16 per channel of a deeper file: values of 2 ** bits - 1 and above become 255.
+        resize: crop, pad or stretch; see `squared`.
 
     Raises:
-        UserError: names the file that cannot be read.
+        BrokenImageError: the file is no image that can be read here.
+        UserError: the file cannot be read from the disk.
     """
     try:
         content = file.read_bytes()
-        image, greatest = _opened(content, bits)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
-        if image.size != (image_size, image_size):
-            image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from None
+    try:
+        image, greatest = _upright(content, bits)
+        pixels = np.asarray(squared(image, image_size, resize))
+        whole, near = _digest(np.asarray(image).tobytes() + repr(image.size).encode()), perceptual_hash(image)
     except Exception as error:  # for a damaged file a decoder may raise anything, struct.error and TypeError included
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its text names a buffer in memory
             reason = "its content is not a readable image format"
-        raise UserError(f"{file}: cannot be read as an image ({reason}); mend or remove it") from None
-    return Decoded(np.asarray(image), hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest(), greatest)
+        raise BrokenImageError(file, reason) from None
+    return Decoded(pixels, _digest(content), greatest, whole=whole, near=near)
+
+
+def original(file: Path, longest: int) -> np.ndarray:
+    """uint8 (H, W, 3): the whole image, upright and in its own shape, its longer side at most `longest` pixels.
+
+    Raises:
+        BrokenImageError, UserError: as `decode_image`.
+    """
+    try:
+        image, _ = _upright(file.read_bytes(), 16)
+    except Exception as error:
+        raise BrokenImageError(file, " ".join(str(error).split()) or type(error).__name__) from None
+    image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_SIZE).digest()
+
+
+def _upright(content: bytes, bits: int) -> tuple[Image.Image, int | None]:
+    """The image in RGB, and its highest value if the file has more than 8 bits per channel."""
+    image, greatest = _opened(content, bits)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB"), greatest
 
 
 def _opened(content: bytes, bits: int) -> tuple[Image.Image, int | None]:
@@ -150,56 +186,9 @@ def _load(content: bytes) -> tuple[Image.Image, Any]:
         if image.format == "TIFF":  # Pillow and OpenCV apply a TIFF's orientation when they read it
             return image, 1
         try:
-            return image, image.getexif().get(_ORIENTATION, 1)
+            return image, image.getexif().get(ORIENTATION, 1)
         except Exception:  # broken EXIF may raise anything too
             return image, 1
-
-
-def without_metadata(content: bytes) -> bytes:
-    """The file without the parts that its pixels do not need; unchanged for formats in which none has caused errors."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _bare_png(content)
-    if content.startswith(b"\xff\xd8"):
-        return _bare_jpeg(content)
-    if content.startswith((b"II*\0", b"MM\0*")):
-        return _bare_tiff(content)
-    if content[4:8] == b"ftyp":  # AVIF: renames the EXIF in the list of items
-        return re.sub(rb"(infe.{8})Exif", rb"\1none", content, flags=re.DOTALL)
-    return content
-
-
-def _bare_png(content: bytes) -> bytes:
-    kept, at = content[:8], 8
-    while at < len(content):
-        end = at + 12 + int.from_bytes(content[at : at + 4])
-        kind, checked, check = content[at + 4 : at + 8], content[at + 4 : end - 4], content[end - 4 : end]
-        whole_exif = kind == b"eXIf" and zlib.crc32(checked) == int.from_bytes(check)
-        if kind[:1].isupper() or kind == b"tRNS" or whole_exif:
-            kept += content[at:end]
-        at = end
-    return kept
-
-
-def _bare_jpeg(content: bytes) -> bytes:
-    kept, at = content[:2], 2
-    while content[at : at + 1] == b"\xff" and content[at + 1] != 0xDA:  # up to the pixels
-        marker, end = content[at + 1], at + 2 + int.from_bytes(content[at + 2 : at + 4])
-        whole_adobe = marker == 0xEE and end - at >= 14  # says which colours the channels are
-        if whole_adobe or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            kept += content[at:end]
-        at = end
-    return kept + content[at:]
-
-
-def _bare_tiff(content: bytes) -> bytes:
-    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
-    at = int.from_bytes(content[4:8], order)
-    count = int.from_bytes(content[at : at + 2], order)
-    entries = [content[start : start + 12] for start in range(at + 2, at + 2 + 12 * count, 12)]
-    numbers = [(int.from_bytes(entry[:2], order), int.from_bytes(entry[2:4], order)) for entry in entries]
-    kept = [e for e, (tag, kind) in zip(entries, numbers, strict=True) if tag in _TIFF_PIXELS or (tag, kind) == _TURN]
-    listed = len(kept).to_bytes(2, order) + b"".join(kept) + bytes(4)  # and no next image
-    return content[:at] + listed + content[at + len(listed) :]
 
 
 def _depth(content: bytes, image: Image.Image) -> int:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from s9.config.data import DigitsConfig
-from s9.data.image_set import ImageSet, Split, image_set_of
+from s9.data.image_set import ImageSet, Split
+from s9.data.sources.arrays import image_set_of
 
 TEST_SIZE = 360  # a fifth, fixed once for all so that seeds share one test split
 

@@ -1,62 +1,72 @@
-"""A user's own images: root/{train,val,test}/<class>/**, decoded once and kept in s9's cache, never in their folder."""
+"""A user's own images: any sane folder of class folders, decoded once and kept in s9's cache, never in their folder."""
 
 import hashlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from s9.config.data import FolderConfig
-from s9.data.image_set import CHUNK, ImageFacts, ImageSet, Split, channel_statistics, hold_out
-from s9.data.sources.cache import cache_folder, cached_arrays
-from s9.data.sources.decode import DIGEST_SIZE, decode_image, quiet
-from s9.data.sources.folder_files import File, FolderFiles, folder_files
+from s9.data.image_set import ImageFacts, ImageSet, Problem
+from s9.data.sources.decode import DIGEST_SIZE, original
+from s9.data.sources.folder_decode import chosen_size, decoded, too_deep
+from s9.data.sources.folder_files import FolderFiles, folder_files
+from s9.data.sources.folder_parts import Part, below, split_up, whole_parts, without_copies
 from s9.system.errors import UserError
 
 log = logging.getLogger("s9")
 
-FORMAT = 2  # version of the stored arrays; with another number everything is decoded again
+NAMED = 3  # broken files that the log names
 
 
 def load_folder(config: FolderConfig, seed: int) -> ImageSet:
-    """The images under `data.root`, scaled to `data.image_size`; mean and std are those of train.
+    """The images under `data.root`, as squares of `data.image_size`; mean and std are those of train with val.
 
-    The log says which files were left out, which folder is val, and how more than 8 bits per channel became 8.
+    The log says what was taken and left out, the image size if it was chosen, which images are test and val, how many
+    are copies, and how more than 8 bits per channel became 8.
 
     Raises:
         UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
     """
     root = Path(config.root)
     found = folder_files(root)
-    if said := found.said():
-        log.info(said)
-    key = _key(root, found.splits, config.image_size)
-    arrays = cached_arrays(cache_folder(config.cache), key, lambda part: _decode(found.splits, config, part))
-    if "high_depth" in arrays:
-        count, bits, split, index = arrays["high_depth"].tolist()
-        if config.high_depth == "refuse":
-            raise _too_deep(list(found.splits.values())[split][index])
-        have = "image has" if count == 1 else "images have"
+    chosen, side = (config.image_size, 0) if config.image_size else chosen_size(found.splits["train"])
+    arrays = decoded(found.splits, config, chosen)
+    broken = _broken(found, arrays, config)
+    log.info(_taken(found, broken))
+    if side and side != chosen:
         log.info(
-            f"{count:,} {have} more than 8 bits per channel; {bits} are in use and become 8 "
-            "(data.high_depth=refuse refuses them)"
+            f"images become {chosen} x {chosen} pixels (data.resize={config.resize}); half of them have {side} or more "
+            "on their shorter side; data.image_size=<pixels> chooses another size"
         )
-    whole = {
-        split: Split(arrays[f"{split}_images"], np.array([file.label for file in files], np.int64))
-        for split, files in found.splits.items()
-    }
-    mean, std = ((v[0], v[1], v[2]) for v in arrays["train_statistics"].tolist())
-    train, val = hold_out(whole["train"], 0 if found.val else config.val_size, seed)
-    if found.val:
-        val = whole["val"].take(slice(None))
+    _say_depth(found, arrays, config)
+    parts = whole_parts(found, arrays)
+    train, val, test = split_up(parts, config, seed)
+    if "val" in parts:
         unused = f"; data.val_size={config.val_size} is not used" if config.val_size else ""
-        log.info(f"val: {len(val):,} images of {found.val}{unused}")
-    contents = {split: _contents(found, split, arrays[f"{split}_digests"]) for split in found.splits}
-    facts = ImageFacts(_variant(root), found.class_names, config.image_size, mean=mean, std=std, contents=contents)
-    names = tuple(file.name for file in found.splits["test"])
-    return ImageSet(facts, train, val, whole["test"], test_names=names)
+        log.info(f"val: {len(val.rows):,} images of {found.folders['val']}{unused}")
+    learned_from = np.concatenate([train.rows, val.rows]) if "val" not in parts else train.rows
+    mean, std = _mean_and_std(arrays["train_sums"][np.sort(learned_from)], chosen)
+    (train, val, test), problems = without_copies((train, val, test), config, root)
+    facts = ImageFacts(
+        _variant(root),
+        found.class_names,
+        chosen,
+        mean=mean,
+        std=std,
+        contents={split: _contents(found.class_names, part) for split, part in parts.items()},
+    )
+    return ImageSet(
+        facts,
+        train.split,
+        val.split,
+        test.split,
+        test_names=tuple(test.file(place).name for place in range(len(test.rows))),
+        problems=(*broken, *problems),
+        original=partial(_original, train),
+    )
 
 
 def _variant(root: Path) -> str:
@@ -64,80 +74,66 @@ def _variant(root: Path) -> str:
     return "CIFAR-10 (JPEG)" if root.name == "cifar10-images" else f"folder {root.name}"
 
 
-def _key(root: Path, splits: dict[str, list[File]], image_size: int) -> str:
-    """The cache key; it changes with any file's name, size or modification time, and with the image size."""
-    digest = hashlib.sha256(f"{FORMAT}\n{root}\n{image_size}\n".encode(errors="surrogateescape"))
-    for split, files in splits.items():
-        for file in files:
-            of_file = f"{split}/{file.name}\0{file.size}\0{file.modified}\n"
-            digest.update(of_file.encode(errors="surrogateescape"))
-    return f"folder-{digest.hexdigest()[:24]}"
+def _broken(found: FolderFiles, arrays: Mapping[str, np.ndarray], config: FolderConfig) -> list[Problem]:
+    """The files that are no readable image. Raises UserError, which names the first, if these are refused."""
+    problems = []
+    for split, index, reason in arrays["broken"].tolist() if "broken" in arrays else []:
+        file = found.splits[split][int(index)]
+        if config.broken == "refuse":
+            raise UserError(f"{file.path}: cannot be read as an image ({reason}); mend or remove it")
+        problems.append(Problem(below(file, Path(config.root)), f"cannot be read: {reason}", "", "dropped"))
+    return problems
 
 
-def _contents(found: FolderFiles, split: str, digests: np.ndarray) -> dict[str, tuple[int, str]]:
-    """For each class the number of its images and a digest of their names and bytes; equal for a copied folder."""
-    counts = [0] * len(found.class_names)
-    of_class = [hashlib.sha256() for _ in found.class_names]
-    content = digests.tobytes()
-    for index, file in enumerate(found.splits[split]):
-        counts[file.label] += 1
-        of_file = content[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE]
-        of_class[file.label].update(file.name.encode(errors="surrogateescape") + b"\0" + of_file)
-    return {name: (counts[i], of_class[i].hexdigest()[:24]) for i, name in enumerate(found.class_names)}
+def _taken(found: FolderFiles, broken: list[Problem]) -> str:
+    """`180 images of 3 classes; left out: 1 .heic (cannot be read here)`."""
+    count = sum(map(len, found.splits.values())) - len(broken)
+    parts = [found.said()] if found.left_out else []
+    if broken:
+        names = ", ".join(f"{problem.file}: {problem.problem}" for problem in broken[:NAMED])
+        more = f", and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
+        parts.append(f"broken: {len(broken):,} ({names}{more})")
+    return "; ".join([f"{count:,} images of {len(found.class_names):,} classes", *parts])
 
 
-def _decode(splits: dict[str, list[File]], config: FolderConfig, to: Path) -> None:
-    """Decodes straight into files, so that the folder may be larger than memory.
-
-    The bits that deep files use are known only when all are decoded; if they are not 16, these files are decoded again.
-    """
-    deep: list[tuple[int, int, int]] = []  # (number of the split, number of the file in it, highest value)
-    size = config.image_size
-    with quiet(), ThreadPoolExecutor() as pool:
-        for number, (split, files) in enumerate(splits.items()):
-            digests = np.empty((len(files), DIGEST_SIZE), np.uint8)
-            with (to / f"{split}_images.npy").open("wb") as out:  # not mapped: a full disk would kill the process
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
-                np.lib.format.write_array_header_1_0(out, header)
-                for start in range(0, len(files), CHUNK):
-                    paths = [Path(file.path) for file in files[start : start + CHUNK]]
-                    for index, made in enumerate(pool.map(partial(decode_image, image_size=size), paths), start):
-                        out.write(np.ascontiguousarray(made.pixels).data)
-                        digests[index] = np.frombuffer(made.digest, np.uint8)
-                        if made.greatest is not None:
-                            if config.high_depth == "refuse":
-                                raise _too_deep(files[index])
-                            deep.append((number, index, made.greatest))
-            np.save(to / f"{split}_digests.npy", digests)
-        if deep:
-            bits = _bits_in_use(deep)
-            np.save(to / "high_depth.npy", np.array([len(deep), bits, *deep[0][:2]]))
-            if bits != 16:
-                _decode_again(splits, deep, to, image_size=size, bits=bits)
-    images = np.load(to / "train_images.npy", mmap_mode="r", allow_pickle=False)
-    np.save(to / "train_statistics.npy", np.array(channel_statistics(images)))
-
-
-def _bits_in_use(deep: list[tuple[int, int, int]]) -> int:
-    """The bits in use, at least 8: those of train (split 0), as for mean and std; without deep files there, of all."""
-    of_train = [greatest for number, _, greatest in deep if number == 0]
-    return max(8, max(of_train or [greatest for *_, greatest in deep]).bit_length())
-
-
-def _decode_again(
-    splits: dict[str, list[File]], deep: list[tuple[int, int, int]], to: Path, *, image_size: int, bits: int
-) -> None:
-    for number, (split, files) in enumerate(splits.items()):
-        path = to / f"{split}_images.npy"
-        header = path.stat().st_size - len(files) * 3 * image_size**2
-        with path.open("r+b") as out:
-            for index in (index for of_split, index, _ in deep if of_split == number):
-                out.seek(header + index * 3 * image_size**2)
-                pixels = decode_image(Path(files[index].path), image_size, bits).pixels
-                out.write(np.ascontiguousarray(pixels).data)
-
-
-def _too_deep(file: File) -> UserError:
-    return UserError(
-        f"{file.path}: has more than 8 bits per channel; data.high_depth=scale scales the bits in use to 8"
+def _say_depth(found: FolderFiles, arrays: Mapping[str, np.ndarray], config: FolderConfig) -> None:
+    if "high_depth" not in arrays:
+        return
+    count, bits, split, index = arrays["high_depth"].tolist()
+    if config.high_depth == "refuse":
+        raise too_deep(list(found.splits.values())[split][index])
+    have = "image has" if count == 1 else "images have"
+    log.info(
+        f"{count:,} {have} more than 8 bits per channel; {bits} are in use and become 8 "
+        "(data.high_depth=refuse refuses them)"
     )
+
+
+def _mean_and_std(sums: np.ndarray, image_size: int) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Per channel, in [0, 1], from exact sums of the levels and of their squares: int64 (N, 6)."""
+    pixels = len(sums) * image_size**2
+    totals = sums.sum(0).tolist()
+    means = [total / (255 * pixels) for total in totals[:3]]
+    variances = [
+        (pixels * squares - total**2) / (255 * pixels) ** 2
+        for total, squares in zip(totals[:3], totals[3:], strict=True)
+    ]
+    stds = [max(variance**0.5, 1e-6) for variance in variances]
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+
+
+def _contents(class_names: tuple[str, ...], part: Part) -> dict[str, tuple[int, str]]:
+    """For each class the number of its images and a digest of their names and bytes; equal for a copied folder."""
+    counts = [0] * len(class_names)
+    of_class = [hashlib.sha256() for _ in class_names]
+    content = part.stored["digests"].tobytes()
+    for row in part.rows.tolist():
+        file = part.files[row]
+        counts[file.label] += 1
+        of_file = content[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE]
+        of_class[file.label].update(file.name.encode(errors="surrogateescape") + b"\0" + of_file)
+    return {name: (counts[i], of_class[i].hexdigest()[:24]) for i, name in enumerate(class_names)}
+
+
+def _original(train: Part, place: int, longest: int) -> np.ndarray:
+    return original(Path(train.file(place).path), longest)

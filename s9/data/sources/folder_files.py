@@ -2,16 +2,15 @@
 
 import os
 import stat
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from s9.data.sources.decode import READABLE, UNREADABLE
+from s9.data.sources.layout import WANTED, ending_of, entries, hidden, is_folder, layout_of, one_form, shown
 from s9.system.errors import UserError
 
-VAL = ("val", "valid", "validation")  # the names that val's folder may have
 KINDS = 8  # kinds of left-out files that are listed by name
 
 
@@ -27,15 +26,15 @@ class File(NamedTuple):
 
 @dataclass
 class FolderFiles:
-    """The images of each split, sorted by class and name. val: the folder that was given as val."""
+    """The images of each split that the folder has, sorted by class and name. folders: of the splits."""
 
     class_names: tuple[str, ...]
     splits: dict[str, list[File]]
-    val: Path | None
+    folders: dict[str, Path]
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind, as (singular, plural)
 
     def said(self) -> str:
-        """One line that says what was left out; empty if nothing was."""
+        """What was left out, in one line; empty if nothing was."""
         kinds = self.left_out.most_common()
         parts = [f"{count:,} {one if count == 1 else several}" for (one, several), count in kinds[:KINDS]]
         if others := sum(count for _, count in kinds[KINDS:]):
@@ -44,64 +43,54 @@ class FolderFiles:
 
 
 def folder_files(root: Path) -> FolderFiles:
-    """The images below the absolute path `root`: root/<split>/<class>/**; the split val is optional.
+    """The images below the absolute path `root`: see `layout_of`.
 
     Raises:
         UserError: names the folder or file that is missing, empty, cannot be read or is of a class that a split lacks.
     """
-    given = [name for name in VAL if (root / name).is_dir()]
-    if len(given) > 1:
-        raise UserError(f"data.root={root}: has both {given[0]} and {given[1]}; keep one of them as val")
-    names_of_val = {"val": given[0]} if given else {}
-    folders = {split: root / name for split, name in ({"train": "train"} | names_of_val | {"test": "test"}).items()}
-    for folder in folders.values():
-        if not folder.is_dir():
-            here = Path(os.path.relpath(root)) if root.is_relative_to(Path.cwd()) else root
-            raise UserError(
-                f"data.root={here}: there is no folder {here / folder.name}; wanted: <root>/train/<class>/* and "
-                "<root>/test/<class>/*. Other ways: data=cifar10 data.archive=<file>, or data=digits"
-            )
-    scan = _Scan()
-    classes = {split: scan.classes(folder) for split, folder in folders.items()}
+    layout = layout_of(root)
+    scan = _Scan(layout.left_out)
+    classes = {split: scan.classes(folder) for split, folder in layout.folders.items()}
     if len(classes["train"]) < 2:
-        raise UserError(f"{root / 'train'}: needs at least two class folders, has {len(classes['train'])}")
-    for split in list(folders)[1:]:
+        train = shown(layout.folders["train"])
+        raise UserError(f"{train}: needs at least two class folders, has {len(classes['train'])}; {WANTED}")
+    for split in list(layout.folders)[1:]:
         for have, lack in (("train", split), (split, "train")):
             if missing := sorted(classes[have].keys() - classes[lack].keys()):
-                lacking = folders[lack] / missing[0]
-                raise UserError(f"{lacking}: no such class folder, yet {folders[have]} has the class")
+                lacking = layout.folders[lack] / missing[0]
+                raise UserError(f"{lacking}: no such class folder, yet {layout.folders[have]} has the class")
     names = tuple(sorted(classes["train"]))
     splits = {
         s: [f for label, name in enumerate(names) for f in scan.images(of[name], label)] for s, of in classes.items()
     }
-    return FolderFiles(names, splits, folders.get("val"), scan.left_out)
+    return FolderFiles(names, splits, layout.folders, scan.left_out)
 
 
 class _Scan:
     """Scans folders with os.scandir: pathlib takes ten times as long for 60,000 files."""
 
-    def __init__(self) -> None:
-        self.left_out: Counter[tuple[str, str]] = Counter()
+    def __init__(self, left_out: Counter[tuple[str, str]]):
+        self.left_out = left_out
 
     def classes(self, split: Path) -> dict[str, list[os.DirEntry[str]]]:
         """The class folders by name; several folders if their names are Unicode forms of one name."""
         found: dict[str, list[os.DirEntry[str]]] = {}
-        for entry in _entries(split):
-            if entry.name.startswith("."):
+        for entry in entries(split):
+            if hidden(entry.name):
                 self._leave_hidden(entry)
-            elif not _is_folder(entry):
+            elif not is_folder(entry):
                 self.left_out["file outside a class folder", "files outside a class folder"] += 1
             elif self._may_enter(entry, (os.path.realpath(split),)):
-                found.setdefault(_one_form(entry.name), []).append(entry)
+                found.setdefault(one_form(entry.name), []).append(entry)
         return found
 
     def images(self, folders: list[os.DirEntry[str]], label: int) -> list[File]:
         """The images of one class, in the order of their names."""
         before, found = self.left_out.copy(), []
         for folder in folders:
-            found += self._images(folder.path, f"{_one_form(folder.name)}/", label, (os.path.realpath(folder.path),))
+            found += self._images(folder.path, f"{one_form(folder.name)}/", label, (os.path.realpath(folder.path),))
         if not found:
-            here = FolderFiles((), {}, None, self.left_out - before).said()
+            here = FolderFiles((), {}, {}, self.left_out - before).said()
             wanted = "wanted: images such as .jpg, .png, .webp or .tif files"
             raise UserError(f"{folders[0].path}: the class is empty; {here + '; ' if here else ''}{wanted}")
         return sorted(found, key=lambda file: (file.name, file.path))
@@ -109,24 +98,24 @@ class _Scan:
     def _images(self, folder: str, below: str, label: int, above: tuple[str, ...]) -> list[File]:
         """above: the real paths of the folders from the class's folder down to `folder`, both included."""
         found = []
-        for entry in _entries(folder):
+        for entry in entries(folder):
             name = entry.name
-            if name.startswith("."):
+            if hidden(name):
                 self._leave_hidden(entry)
                 continue
-            ending = os.path.splitext(name)[1].lower()  # noqa: PTH122  # a Path for each would take seconds
+            ending = ending_of(name)
             if ending in READABLE:
                 try:
                     state = entry.stat()
                 except OSError as error:  # a link to a file that is gone
                     raise UserError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
                 if stat.S_ISREG(state.st_mode):
-                    name = _one_form(f"{below}{name}")
+                    name = one_form(f"{below}{name}")
                     found.append(File(entry.path, name, label, size=state.st_size, modified=state.st_mtime_ns))
                     continue
                 if not stat.S_ISDIR(state.st_mode):  # reading a named pipe would wait for ever
                     raise UserError(f"{entry.path}: is not a file; remove it")
-            if not _is_folder(entry):
+            if not is_folder(entry):
                 self.left_out[_kind(ending)] += 1
             elif self._may_enter(entry, above):
                 inside = (*above, os.path.realpath(entry.path))
@@ -134,7 +123,7 @@ class _Scan:
         return found
 
     def _leave_hidden(self, entry: os.DirEntry[str]) -> None:
-        what = "folder" if _is_folder(entry) else "file"
+        what = "folder" if is_folder(entry) else "file"
         self.left_out[f"hidden {what}", f"hidden {what}s"] += 1
 
     def _may_enter(self, entry: os.DirEntry[str], above: tuple[str, ...]) -> bool:
@@ -146,26 +135,6 @@ class _Scan:
             return True
         self.left_out["link to a folder that holds it", "links to folders that hold them"] += 1
         return False
-
-
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}); mend or remove it") from None
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _one_form(name: str) -> str:
-    """The NFC form of a name: some systems store é as one character (NFC), some as two (NFD)."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _kind(ending: str) -> tuple[str, str]:

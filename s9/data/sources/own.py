@@ -7,7 +7,8 @@ import numpy as np
 
 from s9.config.components import build_component
 from s9.config.data import OwnConfig
-from s9.data.image_set import ImageSet, Split, image_set_of
+from s9.data.image_set import ImageSet, Split
+from s9.data.sources.arrays import image_set_of
 from s9.system.errors import UserError
 
 

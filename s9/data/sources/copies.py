@@ -1,0 +1,72 @@
+"""Finds images that are in two splits: the same pixels, or near copies (resized, saved again, a little brighter).
+
+An image that the network has trained on says nothing on test. Near copies agree in all but a few bits of their
+perceptual hash, and are then held against each other pixel by pixel, since plain images (digits on white) often have
+equal hashes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from s9.data.image_set import Rows
+
+BITS = 4  # of 64 that may differ. Photographs: copies 0 to 4 (JPEG quality 30, a third of the size), others 14 or more
+LEVELS = 8.0  # mean difference of the pixels of near copies, brightness taken out: at most 2.5 for the copies above
+_PARTS = BITS + 1  # of a hash: two hashes that differ in BITS bits agree in one part at least
+_BLOCK = 2_000_000  # pairs that are compared at a time
+
+
+class Images(NamedTuple):
+    """What is compared of n images. pixels: uint8 (n, S, S, 3)."""
+
+    whole: np.ndarray  # uint8 (n, digest size): of the pixels before they were brought to S x S
+    near: np.ndarray  # uint64 (n,): perceptual hash
+    pixels: np.ndarray | Rows
+
+
+class Copy(NamedTuple):
+    """Image `number` of one set is image `of` of the other: the same pixels, or a near copy."""
+
+    number: int
+    of: int
+    same: bool
+
+
+def copies(images: Images, of: Images) -> list[Copy]:
+    """The images that are also in `of`, each once, in their order; with several that fit, the same pixels first."""
+    known = {digest: number for number, digest in reversed(list(enumerate(_as_bytes(of.whole))))}
+    same = {i: known[digest] for i, digest in enumerate(_as_bytes(images.whole)) if digest in known}
+    found = {i: Copy(i, number, True) for i, number in same.items()}
+    for i, j in _near(images.near, of.near):
+        if i not in found and _difference(images.pixels[i], of.pixels[j]) <= LEVELS:
+            found[i] = Copy(i, j, False)
+    return [found[i] for i in sorted(found)]
+
+
+def _near(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j) whose hashes differ in at most BITS bits; a pair may come more than once."""
+    width = -(-64 // _PARTS)
+    for part in range(_PARTS):
+        shift, mask = np.uint64(part * width), np.uint64(2**width - 1)
+        mine, other = (ours >> shift) & mask, (theirs >> shift) & mask
+        order = np.argsort(other, kind="stable")
+        first, last = np.searchsorted(other[order], mine, "left"), np.searchsorted(other[order], mine, "right")
+        block_of = np.cumsum(last - first) // _BLOCK
+        for block in np.split(np.arange(len(mine)), np.flatnonzero(np.diff(block_of)) + 1):
+            counts = (last - first)[block]
+            i = np.repeat(block, counts)
+            j = order[np.arange(len(i)) + np.repeat(first[block] - (np.cumsum(counts) - counts), counts)]
+            close = np.bitwise_count(ours[i] ^ theirs[j]) <= BITS
+            yield from zip(i[close].tolist(), j[close].tolist(), strict=True)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean difference of two images in grey levels, after the mean of each channel is taken out."""
+    one, two = (image.astype(np.float32) - image.mean((0, 1), dtype=np.float32) for image in (a, b))
+    return float(np.abs(one - two).mean())
+
+
+def _as_bytes(digests: np.ndarray) -> list[bytes]:
+    return [bytes(digest) for digest in np.ascontiguousarray(digests).view(f"V{digests.shape[1]}").ravel()]

@@ -1,0 +1,145 @@
+"""Which files of a folder are train, val and test: held out where the folder lacks a split, without copies."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from s9.config.data import FolderConfig
+from s9.data.image_set import Problem, Rows, Split
+from s9.data.sources.copies import Images, copies
+from s9.data.sources.folder_files import File, FolderFiles
+from s9.data.split import MOST_TEST, held_out
+from s9.system.errors import UserError
+
+log = logging.getLogger("s9")
+
+TEST_SEED = 0  # fixed once for all, so that all runs on a folder report the same test
+HALF = 0.5  # of a given val becomes test
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some files of one of the folder's splits. stored: the arrays of that split by name; rows: int64, ascending."""
+
+    files: list[File]
+    stored: Mapping[str, np.ndarray]
+    rows: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.array([self.files[row].label for row in self.rows], np.int64)
+
+    @property
+    def split(self) -> Split:
+        images = self.stored["images"]
+        assert isinstance(images, np.memmap)
+        return Split(Rows(images, self.rows), self.labels)
+
+    def divided(self, kept: np.ndarray, held: np.ndarray) -> tuple["Part", "Part"]:
+        return replace(self, rows=self.rows[kept]), replace(self, rows=self.rows[held])
+
+    def without(self, places: list[int]) -> "Part":
+        return replace(self, rows=np.delete(self.rows, places))
+
+    def file(self, place: int) -> File:
+        return self.files[self.rows[place]]
+
+    @property
+    def compared(self) -> Images:
+        return Images(self.stored["whole"][self.rows], self.stored["near"][self.rows], pixels=self.split.images)
+
+
+def whole_parts(found: FolderFiles, arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
+    """All readable files of each split that the folder has.
+
+    Raises:
+        UserError: no file of a class of train can be read.
+    """
+    broken = {split: set[int]() for split in found.splits}
+    for split, index, _ in arrays["broken"].tolist() if "broken" in arrays else []:
+        broken[split].add(int(index))
+    parts = {}
+    for split, files in found.splits.items():
+        rows = np.array([row for row in range(len(files)) if row not in broken[split]], np.int64)
+        stored = {name: arrays[f"{split}_{name}"] for name in ("images", "digests", "whole", "near")}
+        parts[split] = Part(files, stored, rows)
+        for label in sorted(set(range(len(found.class_names))) - set(parts[split].labels.tolist())):
+            folder = found.folders[split] / found.class_names[label]
+            raise UserError(f"{folder}: the class is empty; none of its files can be read as an image")
+    return parts
+
+
+def split_up(parts: Mapping[str, Part], config: FolderConfig, seed: int) -> tuple[Part, Part, Part]:
+    """(train, val, test). Without a test folder, test is held out of val, or of train; without val, val is of train.
+
+    Raises:
+        UserError: a size leaves nothing to train on, or is too small for one image per class.
+    """
+    train, val, test = parts["train"], parts.get("val"), parts.get("test")
+    if test is None:
+        of, name = (train, "train") if val is None else (val, "val")
+        size = HALF if config.test_size is None and val is not None else config.test_size
+        rest, test = of.divided(*held_out(of.labels, size, TEST_SEED, key="data.test_size", most=MOST_TEST))
+        train, val = (rest, None) if val is None else (train, rest)
+        log.info(
+            f"test: {len(test.rows):,} of {len(of.rows):,} images of {name}, the same in every run; no folder test"
+        )
+    if val is None:
+        train, val = train.divided(*held_out(train.labels, config.val_size, seed))
+    return train, val, test
+
+
+def without_copies(
+    parts: tuple[Part, Part, Part], config: FolderConfig, root: Path
+) -> tuple[tuple[Part, Part, Part], list[Problem]]:
+    """(train, val, test) without the images of train that are in val or test too, and those of val that are in test.
+
+    The images are only found, not dropped, with data.duplicates=keep. The log has one line of them.
+
+    Raises:
+        UserError: data.duplicates=refuse and there are some, or a class of train has no other images.
+    """
+    train, val, test = parts
+    problems: list[Problem] = []
+    for ours, theirs in ((train, test), (val, test), (train, val)):
+        found = copies(ours.compared, theirs.compared)
+        for copy in found:
+            what = "same pixels as" if copy.same else "near copy of"
+            pair = below(ours.file(copy.number), root), below(theirs.file(copy.of), root)
+            problems.append(Problem(pair[0], what, pair[1], "kept" if config.duplicates == "keep" else "dropped"))
+        if found and config.duplicates == "refuse":
+            raise UserError(
+                f"data.duplicates=refuse: {len(found):,} images are in two splits, such as {problems[0].file} "
+                f"({problems[0].problem} {problems[0].other}); data.duplicates=drop leaves out one of each pair"
+            )
+        if found and config.duplicates == "drop":
+            rest = ours.without([copy.number for copy in found])
+            train, val = (rest, val) if ours is train else (train, rest)
+            if lost := set(parts[0].labels.tolist()) - set(train.labels.tolist()):
+                label = min(lost)
+                name = next(file.name for file in train.files if file.label == label).split("/")[0]
+                raise UserError(
+                    f"data.duplicates=drop: all images of {name} in train are in val or test too; remove the copies, "
+                    "or keep them with data.duplicates=keep"
+                )
+    if problems:
+        kinds = Counter(problem.problem for problem in problems)
+        listed = ", ".join(f"{count:,} {_KINDS[kind]}" for kind, count in kinds.items())
+        log.info(
+            f"{len(problems):,} images are in two of train, val and test ({listed}); one of each pair is "
+            f"{'kept' if config.duplicates == 'keep' else 'dropped'} (data.duplicates={config.duplicates})"
+        )
+    return (train, val, test), problems
+
+
+_KINDS = {"same pixels as": "with the same pixels", "near copy of": "near copies"}
+
+
+def below(file: File, root: Path) -> str:
+    """The name of a file as it is reported: from the root on."""
+    path = Path(file.path)
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

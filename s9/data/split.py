@@ -1,0 +1,55 @@
+"""Holds images out: how many, and which, stratified by class and fixed by a seed."""
+
+import numpy as np
+
+from s9.config.data import Size
+from s9.data.image_set import Split
+from s9.system.errors import UserError
+
+MOST_VAL, MOST_TEST = 5_000, 10_000  # images that are held out if no size is given
+
+
+def count_of(size: Size, total: int, classes: int, most: int = MOST_VAL) -> int:
+    """How many of `total` images `size` holds out: itself, or that share; None: a fifth, at most `most`.
+
+    A share and None hold out at least one image for each of `classes`.
+    """
+    if size is None:
+        return max(classes, min(total // 5, most))
+    if 0 < size < 1:
+        return max(classes, round(size * total))
+    return int(size)
+
+
+def hold_out(
+    train: Split, size: Size, seed: int, *, key: str = "data.val_size", most: int = MOST_VAL
+) -> tuple[Split, Split]:
+    """Splits train into (train, held out), stratified by class and fixed by seed.
+
+    Raises:
+        UserError: `size`, which `key` names, leaves nothing to train on, or is too small for one image per class.
+    """
+    kept, held = held_out(train.labels, size, seed, key=key, most=most)
+    return train.take(kept), train.take(held)
+
+
+def held_out(
+    labels: np.ndarray, size: Size, seed: int, *, key: str = "data.val_size", most: int = MOST_VAL
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `hold_out`, as the sorted indices (kept, held out) of int64 `labels` (N,)."""
+    everything, classes = np.arange(len(labels)), len(np.unique(labels))
+    count = count_of(size, len(labels), classes, most)
+    if count == 0:
+        return everything, everything[:0]
+    if not classes <= count <= len(labels) - classes:
+        raise UserError(
+            f"{key}={'null' if size is None else size}: must be 0, or from {classes} (one per class) to "
+            f"{len(labels) - classes}, since there are {len(labels)} images to hold out of"
+        )
+    from sklearn.model_selection import train_test_split  # here: takes a second, and not every data set needs it
+
+    try:
+        kept, held = train_test_split(everything, test_size=count, stratify=labels, random_state=seed)
+    except ValueError as error:  # a class with a single image
+        raise UserError(f"{key}={size}: {str(error).splitlines()[0]}") from None
+    return np.sort(kept), np.sort(held)
