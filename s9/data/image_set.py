@@ -122,7 +122,7 @@ class Problem(NamedTuple):
     """What is wrong with an image file, and what was done about it. Files are named from the root on."""
 
     file: str
-    problem: str  # same pixels as, near copy of, cannot be read: ...
+    problem: str  # same pixels as, near copy of, or why the file cannot be read
     other: str  # the file that it is a copy of, or empty
     done: str  # dropped or kept
 

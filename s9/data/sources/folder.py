@@ -81,19 +81,20 @@ def _broken(found: FolderFiles, arrays: Mapping[str, np.ndarray], config: Folder
         file = found.splits[split][int(index)]
         if config.broken == "refuse":
             raise UserError(f"{file.path}: cannot be read as an image ({reason}); mend or remove it")
-        problems.append(Problem(below(file, Path(config.root)), f"cannot be read: {reason}", "", "dropped"))
+        problems.append(Problem(below(file, Path(config.root)), reason, other="", done="dropped"))
     return problems
 
 
 def _taken(found: FolderFiles, broken: list[Problem]) -> str:
     """`180 images of 3 classes; left out: 1 .heic (cannot be read here)`."""
     count = sum(map(len, found.splits.values())) - len(broken)
-    parts = [found.said()] if found.left_out else []
+    parts = [found.said()] if found.left_out else list[str]()
     if broken:
-        names = ", ".join(f"{problem.file}: {problem.problem}" for problem in broken[:NAMED])
-        more = f", and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
-        parts.append(f"broken: {len(broken):,} ({names}{more})")
-    return "; ".join([f"{count:,} images of {len(found.class_names):,} classes", *parts])
+        names = "; ".join(f"{problem.file}: {problem.problem}" for problem in broken[:NAMED])
+        more = f"; and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
+        parts.append(f"{'' if found.left_out else 'left out: '}{len(broken):,} broken ({names}{more})")
+    taken = f"{count:,} images of {len(found.class_names):,} classes"
+    return f"{taken}; {', '.join(parts)}" if parts else taken
 
 
 def _say_depth(found: FolderFiles, arrays: Mapping[str, np.ndarray], config: FolderConfig) -> None:

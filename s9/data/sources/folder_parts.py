@@ -1,7 +1,6 @@
 """Which files of a folder are train, val and test: held out where the folder lacks a split, without copies."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,39 +103,55 @@ def without_copies(
         UserError: data.duplicates=refuse and there are some, or a class of train has no other images.
     """
     train, val, test = parts
-    problems: list[Problem] = []
-    for ours, theirs in ((train, test), (val, test), (train, val)):
-        found = copies(ours.compared, theirs.compared)
-        for copy in found:
-            what = "same pixels as" if copy.same else "near copy of"
-            pair = below(ours.file(copy.number), root), below(theirs.file(copy.of), root)
-            problems.append(Problem(pair[0], what, pair[1], "kept" if config.duplicates == "keep" else "dropped"))
-        if found and config.duplicates == "refuse":
-            raise UserError(
-                f"data.duplicates=refuse: {len(found):,} images are in two splits, such as {problems[0].file} "
-                f"({problems[0].problem} {problems[0].other}); data.duplicates=drop leaves out one of each pair"
-            )
-        if found and config.duplicates == "drop":
-            rest = ours.without([copy.number for copy in found])
-            train, val = (rest, val) if ours is train else (train, rest)
-            if lost := set(parts[0].labels.tolist()) - set(train.labels.tolist()):
-                label = min(lost)
-                name = next(file.name for file in train.files if file.label == label).split("/")[0]
-                raise UserError(
-                    f"data.duplicates=drop: all images of {name} in train are in val or test too; remove the copies, "
-                    "or keep them with data.duplicates=keep"
-                )
-    if problems:
-        kinds = Counter(problem.problem for problem in problems)
-        listed = ", ".join(f"{count:,} {_KINDS[kind]}" for kind, count in kinds.items())
-        log.info(
-            f"{len(problems):,} images are in two of train, val and test ({listed}); one of each pair is "
-            f"{'kept' if config.duplicates == 'keep' else 'dropped'} (data.duplicates={config.duplicates})"
+    cleaned = _Cleaned(config.duplicates, root)
+    val = cleaned.part(val, [test])
+    train = cleaned.part(train, [test, val])
+    if lost := set(parts[0].labels.tolist()) - set(train.labels.tolist()):
+        name = next(file.name for file in train.files if file.label == min(lost)).split("/")[0]
+        raise UserError(
+            f"data.duplicates=drop: all images of {name} in train are in val or test too; remove the copies, or keep "
+            "them with data.duplicates=keep"
         )
-    return (train, val, test), problems
+    cleaned.say()
+    return (train, val, test), cleaned.problems
 
 
-_KINDS = {"same pixels as": "with the same pixels", "near copy of": "near copies"}
+class _Cleaned:
+    """Finds the copies, and drops them where that is asked for."""
+
+    def __init__(self, duplicates: str, root: Path):
+        self.duplicates, self.root = duplicates, root
+        self.problems: list[Problem] = []
+
+    def part(self, ours: Part, others: list[Part]) -> Part:
+        """`ours` without the images that are in `others` too."""
+        for other in others:
+            found = copies(ours.compared, other.compared)
+            for copy in found:
+                what = "same pixels as" if copy.same else "near copy of"
+                pair = below(ours.file(copy.number), self.root), below(other.file(copy.of), self.root)
+                done = "kept" if self.duplicates == "keep" else "dropped"
+                self.problems.append(Problem(pair[0], what, other=pair[1], done=done))
+            if found and self.duplicates == "refuse":
+                first = self.problems[0]
+                raise UserError(
+                    f"data.duplicates=refuse: {len(found):,} images are in two splits, such as {first.file} "
+                    f"({first.problem} {first.other}); data.duplicates=drop leaves out one of each pair"
+                )
+            if self.duplicates == "drop":
+                ours = ours.without([copy.number for copy in found])
+        return ours
+
+    def say(self) -> None:
+        same = sum(problem.problem.startswith("same") for problem in self.problems)
+        kinds = ((same, "with the same pixels"), (len(self.problems) - same, "near copies"))
+        listed = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+        if listed:
+            done = "kept" if self.duplicates == "keep" else "dropped"
+            log.info(
+                f"{len(self.problems):,} images are in two of train, val and test ({listed}); one of each pair is "
+                f"{done} (data.duplicates={self.duplicates})"
+            )
 
 
 def below(file: File, root: Path) -> str:
