@@ -20,7 +20,7 @@ from s9.data.augmentation.batch_augment import BatchAugment
 from s9.data.augmentation.batch_colour import CoarseDropout, Erasing, RandomBrightnessContrast
 from s9.data.augmentation.batch_geometry import Affine, Pad, RandomCrop
 from s9.data.augmentation.batch_transform import BatchTransform
-from s9.data.loaders import KeyedBatches
+from s9.data.batches import KeyedBatches
 from s9.data.sources.cifar10 import FACTS
 from tests.conftest import composed
 from tests.test_batch_transforms import CLASSES, EXAMPLES, draws_for

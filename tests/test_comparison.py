@@ -23,6 +23,11 @@ def test_the_same_numbers_are_the_same() -> None:
     assert compared(STORED, SCORES, "test", MACHINE) == (["the same as in summary.json"], False)
 
 
+def test_a_score_that_an_older_summary_lacks_is_not_compared() -> None:
+    scores = SCORES | {"balanced_accuracy": 0.9}
+    assert compared(STORED, scores, "test", MACHINE) == (["the same as in summary.json"], False)
+
+
 def test_other_numbers_on_the_same_machine_are_not_explained() -> None:
     lines, unexplained = compared(STORED, SCORES | {"accuracy": 0.9055}, "test", MACHINE)
     assert unexplained and lines == ["differs from summary.json in accuracy"]

@@ -165,7 +165,13 @@ def test_a_class_of_copies_alone_is_refused(load: Callable[..., ImageSet], tmp_p
 @pytest.mark.real
 @pytest.mark.slow
 def test_few_images_of_cifar10_are_called_copies(cifar10_images: Path, tmp_path: Path) -> None:
-    """Its test has near copies of train images (Barz and Denzler 2020, arXiv:1902.00423), hardly any of equal pixels."""
-    values: dict[str, Any] = {"val_size": 5000, "loader": "auto", "workers": 0, "image_size": 32, "cache": str(tmp_path / "cache")}
+    """Its test has near copies of train images: Barz and Denzler 2020, arXiv:1902.00423."""
+    values: dict[str, Any] = {
+        "val_size": 5000,
+        "loader": "auto",
+        "workers": 0,
+        "image_size": 32,
+        "cache": str(tmp_path / "cache"),
+    }
     data = load_images(FolderConfig("folder", root=str(cifar10_images), duplicates="keep", **values), seed=0)
     assert len(data.problems) < 60

@@ -14,7 +14,7 @@ from s9.data.image_set import ImageFacts, ImageSet, Split, channel_statistics
 from s9.data.loaders import EVAL_BATCH
 from s9.models.s9net import S9Net
 from s9.system.compute import Compute
-from s9.training.evaluation import predict, score, score_with_flip
+from s9.training.evaluation import class_scores, predict, score, score_with_flip
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 FACTS = ImageFacts("noise", ("a", "b", "c", "d"), 8, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
@@ -39,6 +39,20 @@ def test_accuracy_is_the_part_of_images_whose_largest_probability_is_the_labels(
 def test_the_counts_are_those_of_the_accuracy() -> None:
     scores = score(PROBS, labelled(0, 2, 0, 2))
     assert (scores["correct"], scores["total"]) == (3, 4)
+
+
+def test_the_balanced_accuracy_is_the_mean_over_the_classes_of_their_accuracies() -> None:
+    """Of class 0 one of three images is right, of class 2 the only one."""
+    assert score(PROBS[[0, 1, 3, 3]], labelled(0, 2, 0, 0))["balanced_accuracy"] == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_a_class_without_images_has_no_part_in_the_balanced_accuracy() -> None:
+    assert score(PROBS[:2], labelled(0, 2))["balanced_accuracy"] == 1.0
+
+
+def test_of_classes_with_equally_many_images_the_balanced_accuracy_is_the_accuracy() -> None:
+    even = score(PROBS, labelled(0, 0, 2, 2))
+    assert even["accuracy"] == even["balanced_accuracy"] == 0.25
 
 
 def test_a_probability_of_zero_gives_a_large_but_finite_loss() -> None:
@@ -152,3 +166,13 @@ def test_probabilities_are_float32_also_where_convolutions_are_not(data: ImageSe
     probs = predict(network(), data.val, data.facts, replace(CPU, precision=torch.bfloat16))
     assert probs.dtype == torch.float32
     torch.testing.assert_close(probs, probabilities(data, data.val), atol=0.02, rtol=0)
+
+
+def test_each_class_has_its_images_and_its_accuracy() -> None:
+    """Class b has no image in the scored split, and so no accuracy."""
+    found = class_scores(("a", "b", "c"), labelled(0, 0, 0, 1, 2), {"val": (labelled(0, 2, 2, 0), PROBS)})
+    assert found == {
+        "a": {"train": 3, "val": 2, "val_accuracy": 0.5},
+        "b": {"train": 1, "val": 0},
+        "c": {"train": 1, "val": 2, "val_accuracy": 0.5},
+    }

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from s9.config.schema import Config
-from s9.data import image_set
 from s9.data.augmentation.mix import Mixed
+from s9.data.batches import KeyedBatches
 from s9.data.image_set import ImageFacts, Split
-from s9.data.loaders import KeyedBatches, ResidentBatches
+from s9.data.loaders import ResidentBatches
+from s9.data.sources import arrays
 from s9.data.sources.load import load_images
 from s9.runs import failure
 from s9.system.compute import Compute
@@ -58,6 +59,12 @@ def test_a_batch_of_one_cannot_be_halved(digits: Callable[..., Config]) -> None:
     assert said == "out of memory with trainer.batch_size=1; take a smaller model"
 
 
+def test_a_batch_size_that_was_chosen_by_itself_is_told_as_such(digits: Callable[..., Config]) -> None:
+    said = failure.in_one_line(MemoryError(), digits("trainer.batch_size=null"))
+    wanted = "with trainer.batch_size=null, which is 128 at most; set a smaller one, or a smaller model"
+    assert said == f"out of memory {wanted}"
+
+
 def test_in_scoring_it_is_not_the_batch(digits: Callable[..., Config]) -> None:
     one = Split(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int64))
     facts = ImageFacts("x", ("a", "b"), 8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -73,6 +80,6 @@ def test_images_that_do_not_fit_may_stay_on_disk(digits: Callable[..., Config]) 
 
 def test_while_they_are_read_it_is_the_images(digits: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     config = digits()
-    monkeypatch.setattr(image_set, "channel_statistics", lambda images: np.empty(2**58))
+    monkeypatch.setattr(arrays, "channel_statistics", lambda images: np.empty(2**58))
     said = told(lambda: load_images(config.data, 0), config)
     assert said.startswith("out of memory while reading the images; data.loader=workers")

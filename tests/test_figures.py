@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from s9.tracking.confusion import MOST_NAMED, confusion_matrix, most_confused
 from s9.tracking.drawing import DPI, any_letters, fitted, printable, save, width_of, wrapped
-from s9.tracking.figures import augmentation_grid, draw_all
+from s9.tracking.figures import augmentation_grid, curves, draw_all
 from s9.tracking.folder import RunFolder
 from s9.tracking.mistakes import misclassified_grid
 
@@ -104,7 +104,7 @@ def test_no_text_of_the_confusion_matrix_is_over_another_or_outside(
 
 def test_long_names_are_whole_and_have_the_numbers_of_their_columns(folder: RunFolder) -> None:
     write_predictions(folder, 10, called=LONG)
-    assert {f"{LONG.format(n)}  {n}" for n in range(10)} <= set(said(confusion_matrix(folder)))
+    assert {f"{LONG.format(n)} (300)  {n}" for n in range(10)} <= set(said(confusion_matrix(folder)))
 
 
 def test_each_count_is_written(folder: RunFolder) -> None:
@@ -134,6 +134,55 @@ def test_what_is_confused_most_comes_first() -> None:
 
 def test_what_is_right_is_no_confusion() -> None:
     assert most_confused(np.diag([3, 4]), 5) == []
+
+
+def write_uneven(folder: RunFolder) -> None:
+    """30 images of ants, all right, and 3 of bees, of which two are taken for ants."""
+    labels = np.repeat([0, 1], [30, 3])
+    preds = np.append(np.zeros(32, int), 1)
+    folder.write_predictions(np.eye(2, dtype=np.float32)[preds], labels, np.zeros((33, 8, 8, 3), np.uint8), NAMED)
+
+
+NAMED = ("ants", "bees")
+
+
+def test_the_confusion_matrix_says_both_accuracies_where_they_differ(folder: RunFolder) -> None:
+    write_uneven(folder)
+    assert "test accuracy 93.94 %, balanced 66.67 %" in said(confusion_matrix(folder))
+
+
+def test_the_confusion_matrix_says_one_accuracy_where_both_are_alike(folder: RunFolder) -> None:
+    write_predictions(folder, 3)
+    assert "test accuracy 96.67 %" in said(confusion_matrix(folder))
+
+
+def test_the_rows_of_the_confusion_matrix_say_how_many_images_they_have(folder: RunFolder) -> None:
+    write_uneven(folder)
+    assert {"ants (30)", "bees (3)", "ants", "bees"} <= set(said(confusion_matrix(folder)))
+
+
+# The curves
+
+
+def curves_of(folder: RunFolder, *balanced: float | None) -> list[str]:
+    """The names of the accuracy's lines, for epochs with val accuracy 0.8; None: a record of an older run."""
+    records = [
+        {"epoch": n, "train/loss": 1.0, "train/accuracy": 0.9, "val/loss": 1.0, "val/accuracy": 0.8}
+        | ({} if value is None else {"val/balanced_accuracy": value})
+        for n, value in enumerate(balanced, start=1)
+    ]
+    folder.write_epochs(records, [])
+    return [str(line.get_label()) for line in curves(folder).axes[1].lines]
+
+
+@pytest.mark.parametrize(
+    ("balanced", "drawn"),
+    [((0.8, 0.7), True), ((0.8, 0.804), False), ((None, None), False), ((None, 0.7), True), ((), False)],
+)
+def test_the_balanced_accuracy_is_drawn_where_it_differs_from_the_accuracy(
+    folder: RunFolder, balanced: tuple[float | None, ...], drawn: bool
+) -> None:
+    assert ("val, balanced" in curves_of(folder, *balanced)) == drawn
 
 
 # The surest mistakes

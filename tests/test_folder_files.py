@@ -198,10 +198,16 @@ def test_a_given_val_folder_is_val(load: Callable[..., ImageSet], root: Path, va
 
 
 @pytest.mark.parametrize(
-    ("val_size", "unused"), [(0, ""), (None, ""), (2, "; data.val_size=2 is not used"), (5000, "; data.val_size=5000 is not used")]
+    ("val_size", "unused"),
+    [(0, ""), (None, ""), (2, "; data.val_size=2 is not used"), (5000, "; data.val_size=5000 is not used")],
 )
 def test_a_given_val_folder_says_that_val_size_is_not_used(
-    load: Callable[..., ImageSet], root: Path, val: Path, val_size: int | None, unused: str, caplog: pytest.LogCaptureFixture
+    load: Callable[..., ImageSet],
+    root: Path,
+    val: Path,
+    val_size: int | None,
+    unused: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert len(load(root, val_size=val_size).train) == 6
     assert told(caplog)[1:] == [f"val: 3 images of {val}{unused}"]

@@ -13,8 +13,9 @@ from s9.config.schema import Config
 from s9.data.augmentation.augment import Augment, build_augment
 from s9.data.augmentation.batch_augment import BatchAugment
 from s9.data.augmentation.image_augment import ImageAugment
+from s9.data.batches import KeyedBatches
 from s9.data.image_set import Split
-from s9.data.loaders import Batch, KeyedBatches, TrainLoader, WorkerBatches
+from s9.data.loaders import Batch, TrainLoader, WorkerBatches
 from s9.data.loaders import train_loader as loader_of
 from s9.data.sources.cifar10 import FACTS
 
@@ -84,7 +85,7 @@ def all_equal(made: list[list[Batch]], expected: list[list[Batch]]) -> bool:
 
 
 def order_of(batches: KeyedBatches) -> list[int]:
-    return [index for batch in batches for _, index in batch]
+    return [index for batch in batches for _, _, index in batch]
 
 
 def test_each_image_comes_once_an_epoch() -> None:
@@ -98,7 +99,7 @@ def test_the_order_is_shuffled() -> None:
 def test_the_last_batch_is_left_out_where_it_is_not_whole() -> None:
     made = list(KeyedBatches(109, 10, seed=0))
     assert [len(batch) for batch in made] == [10] * 10
-    assert len({index for batch in made for _, index in batch}) == 100
+    assert len({index for batch in made for _, _, index in batch}) == 100
 
 
 def test_no_image_is_left_out_for_ever() -> None:
@@ -119,13 +120,13 @@ def test_a_shortened_epoch_is_the_beginning_of_the_whole_one() -> None:
 
 
 def test_a_batch_larger_than_the_data_set_is_all_of_it() -> None:
-    assert [sorted(index for _, index in batch) for batch in KeyedBatches(7, 128, seed=0)] == [list(range(7))]
+    assert [sorted(index for _, _, index in batch) for batch in KeyedBatches(7, 128, seed=0)] == [list(range(7))]
 
 
 def test_every_key_names_its_epoch() -> None:
     batches = KeyedBatches(100, 10, seed=0)
     batches.epoch = 12
-    assert {epoch for batch in batches for epoch, _ in batch} == {12}
+    assert {epoch for batch in batches for epoch, _, _ in batch} == {12}
 
 
 def test_the_same_epoch_has_the_same_order_again() -> None:

@@ -38,6 +38,7 @@ KEYS = {
     "train/accuracy",
     "val/loss",
     "val/accuracy",
+    "val/balanced_accuracy",
     "time/step_s",
     "time/train_s",
     "time/epoch_s",
@@ -125,7 +126,7 @@ def test_a_record_has_the_documented_keys() -> None:
 
 def test_without_val_images_a_record_has_no_val_keys() -> None:
     keys = set(next(prepare("data.val_size=0").fit()))
-    assert keys == KEYS - {"val/loss", "val/accuracy"}
+    assert keys == KEYS - {"val/loss", "val/accuracy", "val/balanced_accuracy"}
 
 
 def test_the_steps_of_a_record_count_on_over_the_epochs() -> None:
@@ -337,7 +338,8 @@ def test_val_is_scored_with_the_averaged_weights_where_they_are_kept(decay: floa
     (record,) = run.fit()
     probs = predict(run.ema or run.model, run.data.val, run.data.facts, CPU)
     scores = score(probs, run.data.val)
-    assert (record["val/loss"], record["val/accuracy"]) == (scores["loss"], scores["accuracy"])
+    keys = ("loss", "accuracy", "balanced_accuracy")
+    assert [record[f"val/{key}"] for key in keys] == [scores[key] for key in keys]
 
 
 def first_loss_by_hand(run: Run, smoothing: float) -> float:

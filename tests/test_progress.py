@@ -52,6 +52,22 @@ def test_the_line_says_what_to_set_where_something_can_be_set(
     assert ("trainer.threads=1" in line) == advised
 
 
+RECORD = {"epoch": 1, "train/loss": 1.0, "train/accuracy": 0.5, "lr": 0.1, "time/epoch_s": 1.0}
+VAL = {"val/loss": 0.41, "val/accuracy": 40 / 48, "val/balanced_accuracy": 0.712}
+
+
+@pytest.mark.parametrize(
+    ("balanced", "said"), [(False, "40/48 (83.33 %) |"), (True, "40/48 (83.33 %, balanced 71.20 %) |")]
+)
+def test_the_line_of_an_epoch_has_the_balanced_accuracy_where_it_is_asked_for(
+    caplog: pytest.LogCaptureFixture, balanced: bool, said: str
+) -> None:
+    with caplog.at_level(logging.INFO):
+        Progress(1, balanced=balanced).epoch_end(RECORD | VAL, 48)
+    (line,) = caplog.messages
+    assert f"val loss 0.4100, {said}" in line
+
+
 @pytest.mark.parametrize(("spins", "advised"), [("0", False), ("300000", True)])
 def test_resuming_is_advised_where_the_threads_spin(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, spins: str, advised: bool

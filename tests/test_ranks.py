@@ -14,7 +14,7 @@ from torch import nn
 
 from s9.cli.compose import compose_config
 from s9.config.schema import Config
-from s9.data.loaders import KeyedBatches
+from s9.data.batches import KeyedBatches
 from s9.models.s9net import S9Net
 from s9.runs.prepare import Prepared, prepare
 from s9.tracking.folder import RunFolder

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from s9.pages.run_config import config_lines, keys_of
-from s9.pages.run_page import write_run_page
+from s9.pages.run_files import RunFiles
+from s9.pages.run_page import sentences, write_run_page
 from s9.pages.run_scores import LARGEST, MOST_MISTAKES, OnTest
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
@@ -140,14 +141,27 @@ def test_a_large_image_is_made_smaller(tmp_path: Path) -> None:
 
 
 def test_the_classes_have_recall_precision_and_what_they_are_confused_with(folder: RunFolder) -> None:
-    assert data(folder)["onTest"]["perClass"][0] == ["ant", 10, 8, 80.0, 80.0, "bee", 2]
+    assert data(folder)["onTest"]["perClass"][0] == ["ant", None, 10, 8, 80.0, 80.0, "bee", 2]
+
+
+def test_the_classes_have_their_train_images_where_the_summary_has_them(folder: RunFolder) -> None:
+    summary = {"classes": {"ant": {"train": 70}, "bee": {"train": 7}}}
+    rows = OnTest(folder.read_predictions(), summary).class_rows()
+    assert [row[:2] for row in rows] == [["ant", 70], ["bee", 7], ["cat", None]]
+
+
+def test_the_balanced_accuracy_is_told_where_it_differs_from_the_accuracy(folder: RunFolder) -> None:
+    summary = folder.read_summary()
+    summary["test"]["balanced_accuracy"] = summary["test"]["accuracy"] - 0.1
+    folder.write_summary(summary)
+    assert "test accuracy 80.00 % (24 of 30 images), balanced 70.00 %" in sentences(RunFiles(folder))[0]
 
 
 def test_a_class_without_images_or_predictions_has_no_recall_and_no_precision(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     images = np.zeros((1, 8, 8, 3), np.uint8)
     folder.write_predictions(np.array([[1.0, 0.0]], np.float32), np.array([0]), images, ("some", "none"))
-    assert OnTest(folder.read_predictions()).class_rows()[1] == ["none", 0, 0, None, None, "", None]
+    assert OnTest(folder.read_predictions()).class_rows()[1] == ["none", None, 0, 0, None, None, "", None]
 
 
 def test_the_confusion_matrix_has_every_image(folder: RunFolder) -> None:

@@ -75,7 +75,7 @@ def test_the_metrics_have_a_line_an_epoch(finished: Path) -> None:
     metrics = RunFolder(finished).read_metrics()
     assert [m["epoch"] for m in metrics] == [1, 2, 3, 4]
     wanted = {"epoch", "step", "lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy"}
-    assert all(m.keys() == wanted for m in metrics)
+    assert all(m.keys() == wanted | {"val/balanced_accuracy"} for m in metrics)
 
 
 def test_the_times_are_in_a_file_of_their_own(finished: Path) -> None:
@@ -92,7 +92,8 @@ def test_the_summary_agrees_with_the_predictions(finished: Path) -> None:
 def test_the_summary_says_what_a_number_needs_to_be_believed(finished: Path) -> None:
     summary = RunFolder(finished).read_summary()
     assert summary["data"] == "digits (scikit-learn)"
-    assert {"command", "seed", "epochs", "parameters", "receptive_field", "machine"} <= summary.keys()
+    wanted = {"command", "seed", "epochs", "batch_size", "classes", "parameters", "receptive_field", "machine"}
+    assert wanted <= summary.keys()
     assert torch.__version__.startswith(summary["machine"]["versions"]["torch"])
 
 

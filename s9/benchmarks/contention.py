@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
-from s9.benchmarks.measures import Step
+from s9.benchmarks.measures import Step, batch_of
 from s9.benchmarks.timing import Row, row
 from s9.config.schema import Config
 from s9.data.image_set import ImageSet
@@ -34,7 +34,7 @@ def contention(config: Config, data: ImageSet, repeats: int) -> Iterator[Row]:
 
     Each way has its own process, since libgomp reads how to wait when it is loaded; a process sleeps between its turns.
     """
-    size = config.trainer.batch_size
+    size = batch_of(config)
     batch = data.train.take(np.arange(size) % len(data.train))
     one = ImageSet(data.facts, batch, batch.take(slice(0)), batch)
     with ExitStack() as stack:

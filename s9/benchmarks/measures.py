@@ -36,6 +36,13 @@ GROWTH_BATCH_STEPS = 12
 MEGABYTE = 2**20
 
 
+def batch_of(config: Config) -> int:
+    """The batch size, which must be given: trainer.batch_size=null is chosen by the number of images."""
+    size = config.trainer.batch_size
+    assert size is not None
+    return size
+
+
 def of_size(data: ImageSet, count: int) -> ImageSet:
     """`data` with its training images repeated or cut to `count`, and no val."""
     index = np.arange(count) % len(data.train)
@@ -103,7 +110,7 @@ def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repea
     """Images/s of one training step of each network: naive, s9, and s9 compiled; each repeat is one step."""
     rows = []
     for name, config in configs.items():
-        size = config.trainer.batch_size
+        size = batch_of(config)
         batch = data.train.take(np.arange(size) % len(data.train))
         raw = torch.from_numpy(np.asarray(batch.images)).permute(0, 3, 1, 2).contiguous().to(device)
         labels = torch.from_numpy(batch.labels).to(device)
@@ -151,7 +158,7 @@ def epoch(config: Config, data: ImageSet, device: torch.device, *, repeats: int,
                 kept.append(record)
 
         seconds = seconds_in_turns({name: partial(turn, name) for name in ways}, repeats, device)
-    batches = images // config.trainer.batch_size * config.trainer.batch_size
+    batches = images // batch_of(config) * batch_of(config)
     rates = {name: [batches / s for s in values] for name, values in seconds.items()}
     what = f"{config.model.name}, aug={config.aug.name}, {images:,} images"
     slow = row("epoch", f"{what}, naive", "images/s", rates["naive"])
@@ -173,7 +180,7 @@ def _next_epoch() -> dict[str, float]:
 
 def _naive_epochs(config: Config, data: ImageSet, device: torch.device, epochs: int) -> Iterator[dict[str, float]]:
     naive = PlainStep(plain_network(S9Net(config.model, data.facts)), device)
-    loader = plain_loader(data, config.aug, config.trainer.batch_size)
+    loader = plain_loader(data, config.aug, batch_of(config))
     for _ in range(epochs):
         for x, y in loader:
             naive(x, y)
@@ -222,7 +229,7 @@ def _alone(config: Config, data: ImageSet, device: torch.device, count: int) -> 
 def _one_epoch(config: Config, data: ImageSet, device: torch.device, count: int) -> tuple[float, float]:
     """(seconds, peak MB) of an epoch, measured after a first epoch that warms up on a few images."""
     keep_freed_memory()  # as s9.train does
-    next(epochs_of(config, of_size(data, 4 * config.trainer.batch_size), device, 1))
+    next(epochs_of(config, of_size(data, 4 * batch_of(config)), device, 1))
     record = next(epochs_of(config, of_size(data, count), device, 1))
     if device.type == "cuda":
         return record["time/train_s"], torch.cuda.max_memory_allocated(device) / MEGABYTE

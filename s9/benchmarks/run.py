@@ -12,6 +12,7 @@ from s9.benchmarks import contention, convolutions, measures, startup
 from s9.benchmarks.timing import Row
 from s9.cli.compose import compose_config
 from s9.config.schema import Config
+from s9.data.batches import USUAL
 from s9.data.image_set import ImageSet
 from s9.data.sources.load import load_images
 from s9.system import runtime
@@ -80,14 +81,14 @@ class Bench:
         data_given = any(a.startswith("data=") for a in asked.overrides)
         self.overrides = asked.overrides if data_given else ["data=digits", *asked.overrides]
         self.reference = self.config("model=reference", "aug=full")
-        batch = self.reference.trainer.batch_size
+        batch = measures.batch_of(self.reference)
         if self.images < 2 * batch:
             raise UserError(f"images={self.images}: must be two batches or more (trainer.batch_size={batch})")
         self.device = pick_device(self.reference.trainer.device)
         self.data: ImageSet = load_images(self.reference.data, self.reference.seed)
 
     def config(self, *more: str) -> Config:
-        return compose_config([*more, *self.overrides])
+        return compose_config([f"trainer.batch_size={USUAL}", *more, *self.overrides])
 
     def part(self, name: str) -> Iterable[Row]:
         """The rows of one of PARTS."""

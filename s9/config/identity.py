@@ -31,6 +31,16 @@ FREE = {
     "teacher": "as above",
 }
 
+# Keys that older runs lack, each with the value that they had in effect: with that value a key is no part of the
+# identity, so that an older run is found and resumed.
+ABSENT = {
+    "data.balance": False,
+    "data.test_size": None,
+    "data.resize": "stretch",
+    "data.duplicates": "keep",
+    "data.broken": "refuse",
+}
+
 Identity = dict[str, Any]
 
 
@@ -66,7 +76,11 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
 def _without_free(node: Any, path: str) -> Any:
     if not isinstance(node, dict):
         return node
-    return {name: _without_free(v, f"{path}{name}.") for name, v in node.items() if f"{path}{name}" not in FREE}
+    return {
+        name: _without_free(value, f"{path}{name}.")
+        for name, value in node.items()
+        if (key := f"{path}{name}") not in FREE and not (key in ABSENT and value == ABSENT[key])
+    }
 
 
 def _numbers_as_floats(node: Any) -> Any:

@@ -166,11 +166,20 @@ class ImageSet:
         some = self.train.take(self._spaced(count))
         return Split(np.asarray(some.images), some.labels)
 
-    def originals(self, count: int, longest: int) -> list[np.ndarray]:
-        """The same images before they became squares, uint8 (H, W, 3) each, the longer side at most `longest`."""
+    def originals(self, count: int, side: int) -> np.ndarray:
+        """The same images before they became squares: uint8 (count, H, H, 3), whole, in the middle of white squares.
+
+        Args:
+            side: H, where the images have originals.
+        """
         if self.original is None:
-            return list(self.examples(count).images)
-        return [self.original(int(index), longest) for index in self._spaced(count)]
+            return np.asarray(self.examples(count).images)
+        squares = np.full((count, side, side, 3), 255, np.uint8)
+        for square, index in zip(squares, self._spaced(count), strict=True):
+            image = self.original(int(index), side)
+            top, left = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
+            square[top : top + image.shape[0], left : left + image.shape[1]] = image
+        return squares
 
     def _spaced(self, count: int) -> np.ndarray:
         return np.linspace(0, len(self.train) - 1, count).astype(np.int64)

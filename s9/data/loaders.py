@@ -2,9 +2,10 @@
 
 `data.loader=resident`: the split is one tensor on the device, and batches are gathered there. `data.loader=workers`:
 the processes of a DataLoader read whole batches, and augment them with aug.backend=albumentations. For the same seed
-both give the same images and labels in the same order.
+both give the same images and labels in the same order, so `data.loader=auto` may choose by the memory that is free.
 """
 
+import math
 import multiprocessing
 import os
 import sys
@@ -14,73 +15,49 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from s9.config.schema import Config
-from s9.data import keys
 from s9.data.augmentation.augment import Augment
 from s9.data.augmentation.batch_augment import BatchAugment
+from s9.data.batches import Key, KeyedBatches, usual_batch_size
 from s9.data.image_set import CHUNK, Split
 from s9.system.errors import UserError
 from s9.system.interrupt import shielded
+from s9.system.memory import free_memory
 
 if TYPE_CHECKING:
     from s9.data.augmentation.image_augment import ImageAugment
 
-Key = tuple[int, int]  # (epoch, index): an augmented image is a function of its key
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images (B, 3, H, W), int64 labels (B,)
-IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # a Batch, and its images' int64 index (B,) in the split
+IndexedBatch = tuple[
+    torch.Tensor, torch.Tensor, torch.Tensor
+]  # a Batch, and its images' int64 places (B,) in the epoch
 
+RESIDENT_PART = 1 / 3  # of the free memory that train may take with data.loader=auto
 EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same number to the last digit
-
-
-class KeyedBatches(Sampler[list[Key]]):
-    """Lists of (epoch, index), shuffled by (seed, epoch). `epoch` counts from 1 and is set before each pass.
-
-    `first` is the first batch of the pass, above 0 when an epoch is resumed. Each of `world` ranks gets its part of
-    every batch; images i and B - 1 - i stay on one rank, since mixing pairs them.
-
-    The last batch of an epoch is dropped if it is not full, since batch norm on a few images is noise.
-    """
-
-    def __init__(
-        self, size: int, batch_size: int, seed: int, *, steps: int | None = None, rank: int = 0, world: int = 1
-    ):
-        self.size, self.seed, self.rank, self.world = size, seed, rank, world
-        self.batch_size = min(batch_size, size)
-        whole = size // self.batch_size
-        self.steps = whole if steps is None else min(steps, whole)
-        self.epoch, self.first = 1, 0
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def order(self) -> np.ndarray:
-        """int64 (steps - first, batch_size / world): the images of each batch of this pass."""
-        order = keys.data_order(self.seed, self.epoch, self.size)
-        batches = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)[self.first :]
-        if self.world == 1:
-            return batches
-        ahead = np.arange(self.rank, self.batch_size // 2, self.world)
-        return batches[:, np.concatenate([ahead, self.batch_size - 1 - ahead[::-1]])]
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for batch in self.order():
-            yield [(self.epoch, int(index)) for index in batch]
+EVAL_SIZE = 32  # pixels: of larger images a batch has fewer, so that they take as much memory
 
 
 class TrainLoader:
     """One pass is one epoch of augmented batches on the device.
 
     Args:
-        source: gives the epoch's batches, each with the indices of its images.
+        source: gives the epoch's batches, each with the places of its images.
         augment: the augmentation of whole batches; None if the source has augmented each image.
+        said: why `data.loader=auto` does not keep the images on the device; None: nothing to say.
     """
 
     def __init__(
-        self, source: Iterable[IndexedBatch], batches: KeyedBatches, augment: BatchAugment | None, device: torch.device
+        self,
+        source: Iterable[IndexedBatch],
+        batches: KeyedBatches,
+        augment: BatchAugment | None,
+        device: torch.device,
+        *,
+        said: str | None = None,
     ):
-        self.source, self.batches, self.augment, self.device = source, batches, augment, device
+        self.source, self.batches, self.augment, self.device, self.said = source, batches, augment, device, said
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -90,9 +67,9 @@ class TrainLoader:
         self.batches.epoch, self.batches.first = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:
-        draws = self.augment.draw(self.batches.epoch, self.batches.size, self.device) if self.augment else []
-        for images, labels, index in self.source:
-            yield (self.augment(images, draws, index) if self.augment else images), labels
+        draws = self.augment.draw(self.batches.epoch, self.batches.places, self.device) if self.augment else []
+        for images, labels, places in self.source:
+            yield (self.augment(images, draws, places) if self.augment else images), labels
 
 
 class ResidentBatches:
@@ -108,8 +85,10 @@ class ResidentBatches:
         self.batches = batches
 
     def __iter__(self) -> Iterator[IndexedBatch]:
-        for index in torch.from_numpy(self.batches.order()).to(self.images.device):
-            yield self.images.index_select(0, index), self.labels.index_select(0, index), index
+        order = self.batches.order()
+        device, at = self.images.device, self.batches.images_at(order)
+        for places, index in zip(*(torch.from_numpy(of).to(device) for of in (order, at)), strict=True):
+            yield self.images.index_select(0, index), self.labels.index_select(0, index), places
 
 
 class WorkerBatches:
@@ -144,8 +123,8 @@ class WorkerBatches:
             batches = iter(self.loader)  # starts the workers
         try:
             for batch in batches:
-                images, labels, index = (part.to(self.device, non_blocking=True) for part in batch)
-                yield images, labels, index
+                images, labels, places = (part.to(self.device, non_blocking=True) for part in batch)
+                yield images, labels, places
         except RuntimeError:  # a worker died; another, asked to end during a batch, may print a traceback
             for process in getattr(batches, "_workers", []):
                 process.kill()
@@ -159,13 +138,13 @@ class AugmentedImages(Dataset[IndexedBatch]):
         self.split, self.augment = split, augment
 
     def __getitem__(self, keys: list[Key]) -> IndexedBatch:
-        index = np.array([i for _, i in keys])
+        index, places = (np.array([key[part] for key in keys]) for part in (2, 1))
         if self.augment is None:
             images = self.split.images[index]
         else:
-            images = np.stack([self.augment(self.split.images[i], epoch, i) for epoch, i in keys])
+            images = np.stack([self.augment(self.split.images[i], epoch, place) for epoch, place, i in keys])
         batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        return batch, torch.from_numpy(self.split.labels[index]), torch.from_numpy(index)
+        return batch, torch.from_numpy(self.split.labels[index]), torch.from_numpy(places)
 
 
 def _begin_worker(_: int) -> None:
@@ -183,23 +162,48 @@ def train_loader(
         UserError: a batch cannot be shared out evenly.
     """
     trainer = config.trainer
-    steps = trainer.steps_per_epoch
-    batches = KeyedBatches(len(split), trainer.batch_size, config.seed, steps=steps, rank=rank, world=world)
+    batches = KeyedBatches(
+        len(split),
+        trainer.batch_size or usual_batch_size(len(split), world),
+        config.seed,
+        steps=trainer.steps_per_epoch,
+        rank=rank,
+        world=world,
+        balanced=split.labels if config.data.balance else None,
+    )
     if world > 1 and batches.batch_size % (2 * world):
         raise UserError(
             f"trainer.batch_size={batches.batch_size}: must be a multiple of {2 * world} for {world} devices"
         )
     on_batches, on_images = (augment, None) if isinstance(augment, BatchAugment) else (None, augment)
+    loader, said = chosen_loader(config, split, device, world=world)
     source: Iterable[IndexedBatch]
-    if config.data.loader == "resident":
+    if loader == "resident":
         source = ResidentBatches(split, batches, device)
     else:
         source = WorkerBatches(split, batches, on_images, device, workers=config.data.workers)
-    return TrainLoader(source, batches, on_batches, device)
+    return TrainLoader(source, batches, on_batches, device, said=said)
+
+
+def chosen_loader(config: Config, split: Split, device: torch.device, *, world: int = 1) -> tuple[str, str | None]:
+    """What `data.loader` means here, and for `auto` a line that says why it is not resident."""
+    data = config.data
+    if data.loader != "auto":
+        return data.loader, None
+    if config.aug.backend == "albumentations" or data.workers:  # as asked
+        return "workers", None
+    free = free_memory(device)
+    taken = math.prod(split.images.shape) * (1 if device.type == "cuda" else world)  # on a CPU each rank has a copy
+    if free is None or taken < free * RESIDENT_PART:
+        return "resident", None
+    sizes = f"train takes {taken / 10**9:.1f} GB of {free / 10**9:.1f} GB free"
+    return "workers", f"{sizes}: batches are read from the cache (data.loader=workers)"
 
 
 def eval_batches(split: Split) -> Iterator[Batch]:
     """The whole split, in order and not augmented."""
-    for start in range(0, len(split), EVAL_BATCH):
-        images = torch.from_numpy(np.asarray(split.images[start : start + EVAL_BATCH])).permute(0, 3, 1, 2)
-        yield images, torch.from_numpy(split.labels[start : start + EVAL_BATCH])
+    size = split.images.shape[1]
+    batch = max(1, EVAL_BATCH * EVAL_SIZE**2 // max(size, EVAL_SIZE) ** 2)
+    for start in range(0, len(split), batch):
+        images = torch.from_numpy(np.asarray(split.images[start : start + batch])).permute(0, 3, 1, 2)
+        yield images, torch.from_numpy(split.labels[start : start + batch])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from s9.data.classes import tells_more
 from s9.pages import run_config, run_history, run_scores
 from s9.pages.page import PAGE, percent, write_page
 from s9.pages.run_files import RunFiles
@@ -27,7 +28,7 @@ def write_run_page(folder: RunFolder) -> Path:
     """
     run = RunFiles(folder)
     facts, resumes = run_config.layers(run), run_history.resumes(run)
-    on_test = OnTest(run.predictions) if run.predictions else None
+    on_test = OnTest(run.predictions, run.summary) if run.predictions else None
     path = folder.path / PAGE
     write_page(
         path,
@@ -91,12 +92,18 @@ def _scores(run: RunFiles) -> str:
         if split in run.summary:
             of = run.summary[split]
             count = f" ({of['correct']:,} of {of['total']:,} images)" if "correct" in of else ""
-            parts.append(f"{split} accuracy {percent(of['accuracy'])} %{count}")
+            parts.append(f"{split} accuracy {percent(of['accuracy'])} %{count}{_balanced(of)}")
     trained = [f"{run.epochs} epochs"] if run.epochs else []
     trained += [f"{run.status['minutes']:g} minutes"] if "minutes" in run.status else []
     after = f" after {' and '.join(trained)}" if trained else ""
     text = f"{', '.join(parts) or 'done'}{after}."
     return text[0].upper() + text[1:]
+
+
+def _balanced(of: dict[str, float]) -> str:
+    """The balanced accuracy, where it tells more; runs from before December 2026 have none."""
+    balanced = of.get("balanced_accuracy", of["accuracy"])
+    return f", balanced {percent(balanced)} %" if tells_more(of["accuracy"], balanced) else ""
 
 
 def links(run: RunFiles) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
 """What a run says of each test image, as its page shows it: mistakes, classes, confusions, calibration."""
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,8 @@ LARGEST = 96  # pixels on a side of an image in the page; larger ones are made s
 BARS = 3  # probabilities that are shown below an image
 
 CLASS_COLUMNS = [
-    *(("class", False), ("images", True), ("right", True), ("recall %", True), ("precision %", True)),
-    *(("most confused with", False), ("confused images", True)),
+    *(("class", False), ("train images", True), ("images", True), ("right", True)),
+    *(("recall %", True), ("precision %", True), ("most confused with", False), ("confused images", True)),
 ]
 PAIR_COLUMNS = [("true class", False), ("predicted class", False), ("images", True), ("of the true class %", True)]
 BIN_COLUMNS = [("probability", False), ("images", True), ("mean probability %", True), ("right %", True)]
@@ -33,12 +35,14 @@ class OnTest:
 
     Args:
         stored: as `RunFolder.read_predictions` returns.
+        summary: of the run. One from before December 2026 does not tell the train images of the classes.
     """
 
-    def __init__(self, stored: dict[str, np.ndarray]):
+    def __init__(self, stored: dict[str, np.ndarray], summary: Mapping[str, Any] = MappingProxyType({})):
         self.stored, self.labels, self.probs = stored, stored["labels"].astype(np.int64), stored["probs"]
         self.classes = [str(name) for name in stored["class_names"]]
         self.names = [str(name) for name in stored["names"]]
+        self.of_class: Mapping[str, Any] = summary.get("classes", {})
         self.preds = self.probs.argmax(1)
         self.sure = self.probs[np.arange(len(self.preds)), self.preds]
 
@@ -73,7 +77,7 @@ class OnTest:
         ]
 
     def class_rows(self) -> list[list[Any]]:
-        """In the order of CLASS_COLUMNS; fractions in percent, None where a class has no images or no predictions."""
+        """In the order of CLASS_COLUMNS; fractions in percent; None where nothing is known."""
         count = len(self.classes)
         right = np.bincount(self.labels[self.labels == self.preds], minlength=count).tolist()
         said = np.bincount(self.preds, minlength=count).tolist()
@@ -82,7 +86,7 @@ class OnTest:
             most.setdefault(true, (self.classes[pred], images))
         return [
             [
-                *(self.classes[n], self.totals[n], right[n]),
+                *(self.classes[n], self.of_class.get(self.classes[n], {}).get("train"), self.totals[n], right[n]),
                 *(_part(right[n], self.totals[n]), _part(right[n], said[n])),
                 *most.get(n, ("", None)),
             ]

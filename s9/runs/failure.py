@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s9.config.schema import Config
+from s9.data.batches import USUAL
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
 
@@ -55,6 +56,8 @@ def _what_took_it(error: BaseException, config: Config | None) -> str:
             ):
                 return said
     size = config.trainer.batch_size if config else 2
+    if size is None:
+        return f"with trainer.batch_size=null, which is {USUAL} at most; set a smaller one, or a smaller model"
     smaller = f"set trainer.batch_size={size // 2}, or " if size > 1 else "take "
     return f"with trainer.batch_size={size}; {smaller}a smaller model"
 

@@ -13,8 +13,9 @@ from s9.config.components import allow_words
 from s9.config.schema import Config
 from s9.data.augmentation.augment import sample_grid
 from s9.models.analysis import ModelFacts, model_facts
-from s9.runs import failure
+from s9.runs import failure, said
 from s9.runs.prepare import Prepared, prepare
+from s9.runs.said import uneven
 from s9.system import runtime
 from s9.system.interrupt import Interrupted, Interrupts
 from s9.tracking.folder import RunFolder
@@ -23,7 +24,7 @@ from s9.tracking.status import Status
 from s9.tracking.wandb_agent import run_id_of_agent
 from s9.tracking.wandb_log import WandbLog
 from s9.training.checkpoint import Checkpoints, Position
-from s9.training.evaluation import score_with_flip
+from s9.training.evaluation import class_scores, score_with_flip
 from s9.training.history import History
 from s9.training.loop import StepDone, Watch
 from s9.training.ranks import Ranks
@@ -33,6 +34,7 @@ from s9.training.weights import save_weights
 log = logging.getLogger("s9")
 
 SAMPLES_SHOWN = 10  # images in the augmentation grid
+ORIGINAL = 128  # pixels: the longer side of a photo as it is, there
 
 
 class Watched(Watch):
@@ -78,7 +80,7 @@ class Run:
         machine = runtime.describe_machine(self.ranks.device)  # now: the commit may have changed when the run ends
         known = self.folder.read_images() if self.resumed else None
         p = prepare(self.config, self.folder, self.ranks, self.ranks.from_rank_0("images", known))
-        self.folder.write_images(p.data.facts)
+        self.folder.write_images(p.data.facts, p.data.problems)
         facts = model_facts(self.config.model, p.data.facts)
         self.write_samples(p)
         position, history = self.restore(p)
@@ -99,9 +101,7 @@ class Run:
             self.test(p, history, summary)
             # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
             self.status.set("done", minutes=round(history.seconds / 60, 2))
-            # A job of a sweep: who compares jobs must not see test.
-            chooses = self.status.content["group"] is not None or run_id_of_agent() is not None
-            say_where(summary, self.folder, history.seconds, ("val",) if chooses else ("val", "test"))
+            self.say_where(p, summary, history.seconds)
             self.show_end(summary, mirror)
             ends = {"exit_code": 0}
         except NonFiniteLossError as error:
@@ -118,7 +118,8 @@ class Run:
         """Writes examples of what training sees, for the figure."""
         shown = p.data.examples(SAMPLES_SHOWN)
         images = np.asarray(shown.images)
-        self.folder.write_samples(images, sample_grid(images, p.augment), p.data.names_of(shown.labels))
+        originals = p.data.originals(SAMPLES_SHOWN, ORIGINAL)
+        self.folder.write_samples(originals, sample_grid(images, p.augment), p.data.names_of(shown.labels))
 
     def restore(self, p: Prepared) -> tuple[Position | None, History]:
         """Where to begin, the same on all ranks, and the history. Lines of later epochs are removed from the files."""
@@ -151,7 +152,7 @@ class Run:
         folder, interrupts = self.folder, self.interrupts
         if self.ranks.any_of_all("stop", self.pauses(position)):
             return False
-        progress = Progress(self.config.trainer.epochs)
+        progress = Progress(self.config.trainer.epochs, balanced=uneven(p.data))
         watch = Watched(progress, p.checkpoints, interrupts)
         for reached in p.fit(self.ranks, position, watch):
             if reached.record:
@@ -174,9 +175,12 @@ class Run:
         """Scores the final weights, on test for the only time, and writes all files of a finished run."""
         data, tested = p.data, p.learner.tested
         save_weights(tested, self.folder.final)
-        if len(data.val):
-            summary["val"], _ = score_with_flip(tested, data.val, data.facts, p.compute)
-        summary["test"], probs = score_with_flip(tested, data.test, data.facts, p.compute)
+        scored = {}
+        for name, split in (("val", data.val), ("test", data.test)):
+            if len(split):
+                summary[name], probs = score_with_flip(tested, split, data.facts, p.compute)
+                scored[name] = split, probs
+        summary["classes"] = class_scores(data.facts.class_names, data.train, scored)
         self.folder.write_epochs(history.records, history.times)  # again: the disk may have been full for a while
         test, class_names = data.test, data.facts.class_names
         self.folder.write_predictions(probs.numpy(), test.labels, test.images, class_names, names=data.test_names)
@@ -198,6 +202,7 @@ class Run:
             "data": p.data.facts.variant,
             "seed": self.config.seed,
             "epochs": self.config.trainer.epochs,
+            "batch_size": p.batches.batches.batch_size,
             "parameters": facts.parameters,
             "receptive_field": facts.receptive_field,
             "multiplies": facts.multiplies,
@@ -212,8 +217,19 @@ class Run:
         log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
         devices = f"{ranks.device}" if ranks.world == 1 else f"{ranks.world} x {ranks.device.type}"
         log.info(f"{devices}, {p.compute.precision_name}, {self.folder}")
+        for line in said.before(self.config.trainer, data, p.batches):
+            log.info(line)
         if self.resumed and self.status.content["starts"] > 1:
             log.info(f"resumes from {p.checkpoints.last or 'the start: there is no whole checkpoint'}")
+
+    def say_where(self, p: Prepared, summary: dict[str, Any], seconds: float) -> None:
+        """The last lines on the screen: the scores, and where everything lies."""
+        # A job of a sweep: who compares jobs must not see test.
+        chooses = self.status.content["group"] is not None or run_id_of_agent() is not None
+        for line in said.after(summary, ("val",) if chooses else ("val", "test"), balanced=uneven(p.data)):
+            log.info(line)
+        log.info(f"{seconds / 60:.2f} min, everything is in {self.folder}")
+        log.info(f"score it again: python -m s9.evaluate run={self.folder}{allow_words()}")
 
 
 def draw_figures(folder: RunFolder) -> list[Path]:
@@ -226,15 +242,3 @@ def draw_figures(folder: RunFolder) -> list[Path]:
         later = f"later: python -m s9.report run={folder}"
         log.warning(f"figures cannot be drawn ({failure.in_one_line(error, None)}); {later}")
         return []
-
-
-def say_where(summary: dict[str, Any], folder: RunFolder, seconds: float, splits: tuple[str, ...]) -> None:
-    """The last lines on the screen: the numbers of these splits, and where everything lies."""
-    for split in splits:
-        if split in summary:
-            of = summary[split]
-            accuracy = f"{of['correct']}/{of['total']} correct ({100 * of['accuracy']:.2f} %)"
-            flip = f"with flip averaging {100 * of['accuracy_flip']:.2f} %"
-            log.info(f"{split}: average loss {of['loss']:.4f}, {accuracy}, {flip}")
-    log.info(f"{seconds / 60:.2f} min, everything is in {folder}")
-    log.info(f"score it again: python -m s9.evaluate run={folder}{allow_words()}")

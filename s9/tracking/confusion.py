@@ -8,6 +8,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from s9.data.classes import tells_more
 from s9.tracking.drawing import VAL, any_letters, fitted, place, printable, width_of
 from s9.tracking.folder import RunFolder
 
@@ -33,14 +34,14 @@ def confusion_matrix(folder: RunFolder) -> Figure:
     counts = np.bincount(pairs, minlength=count**2).reshape(count, count)
     many = count > MOST_NAMED
     side = LARGEST if many else max(SMALLEST, CELL * count)
-    rows, columns = ([], []) if many else _tick_labels(names)
+    rows, columns = ([], []) if many else _tick_labels(names, counts.sum(1))
     left = 0.5 + max((width_of(row, SIZE) for row in rows), default=0.4)
-    foot = left - 0.5 if columns == names else 0.0
+    foot = max(width_of(column, SIZE) for column in columns) if columns == names else 0.0
     width = left + side + 1.1 + (PAIRS_WIDTH if many else 0)
     figure = Figure(figsize=(width, side + foot + 0.9))
     axes = place(figure, left, 0.4, (side, side))
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    said = f"test accuracy {100 * np.trace(counts) / counts.sum():.2f} %"
+    said = _scores(counts)
     pooled = -(-count // MOST_SQUARES)  # a single pair of a thousand classes would be too small to be seen
     if pooled > 1:
         said += f"; each square is the greatest of {pooled} x {pooled} pairs"
@@ -49,7 +50,7 @@ def confusion_matrix(folder: RunFolder) -> Figure:
         _greatest(part, pooled), "Blues", norm=PowerNorm(0.5 if many else 1, 0, 1), extent=(-0.5, end, end, -0.5)
     )
     numbers = " (number of the class)" if many else ""
-    axes.set(xlabel=f"predicted{numbers}", ylabel=f"true{numbers}")
+    axes.set(xlabel=f"predicted{numbers}", ylabel=f"true{numbers or ' (test images)'}")
     axes.set_title(said, fontsize=10)
     bar = place(figure, left + side + 0.15, 0.4, (0.15, side))
     figure.colorbar(shown, cax=bar, label="part of the true class", format=PercentFormatter(1.0))
@@ -65,11 +66,22 @@ def confusion_matrix(folder: RunFolder) -> Figure:
     return figure
 
 
-def _tick_labels(names: list[str]) -> tuple[list[str], list[str]]:
-    """(of the rows, of the columns): names; with long names, numbers below the matrix, and both at the rows."""
+def _scores(counts: np.ndarray) -> str:
+    """The accuracy on test, and the balanced accuracy where it tells more."""
+    images = counts.sum(1)
+    accuracy = np.trace(counts) / counts.sum()
+    balanced = np.mean(np.diag(counts)[images > 0] / images[images > 0])
+    more = f", balanced {100 * balanced:.2f} %" if tells_more(accuracy, balanced) else ""
+    return f"test accuracy {100 * accuracy:.2f} %{more}"
+
+
+def _tick_labels(names: list[str], images: np.ndarray) -> tuple[list[str], list[str]]:
+    """(of the rows, of the columns): names, at the rows with the test images; columns of long names have numbers."""
     if max(width_of(name, SIZE) for name in names) <= TURNED:
-        return names, names
-    return [f"{fitted(name, LONGEST, SIZE)}  {n}" for n, name in enumerate(names)], [str(n) for n in range(len(names))]
+        return [f"{name} ({count:,})" for name, count in zip(names, images, strict=True)], names
+    numbers = [str(n) for n in range(len(names))]
+    short = (fitted(name, LONGEST, SIZE) for name in names)
+    return [f"{name} ({count:,})  {n}" for name, count, n in zip(short, images, numbers, strict=True)], numbers
 
 
 def _greatest(part: np.ndarray, pooled: int) -> np.ndarray:

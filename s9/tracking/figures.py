@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from s9.data.classes import tells_more
 from s9.tracking.confusion import confusion_matrix
 from s9.tracking.drawing import TEST, TRAIN, VAL, any_letters, place, printable, save, show, wrapped
 from s9.tracking.folder import RunFolder
@@ -54,30 +55,45 @@ def _mosaic(images: np.ndarray, gap: int) -> np.ndarray:
     return picture
 
 
+SPACE = 0.07  # inches between the originals and what training sees
+
+
 @any_letters()
 def augmentation_grid(folder: RunFolder) -> Figure:
-    """One column per image: the original, then the image as training sees it in the first epochs."""
+    """One column per image: the whole image as it is, then as training sees it in the first epochs."""
     samples = folder.read_arrays(folder.samples)
-    count, epochs = samples["augmented"].shape[:2]
-    images = np.concatenate([samples["original"][None], samples["augmented"].swapaxes(0, 1)])
-    high, wide = images.shape[2:4]
-    gap = max(1, wide // 16)
+    original, augmented = samples["original"], samples["augmented"]
+    count, epochs = augmented.shape[:2]
     names = [wrapped(printable(name), 0.93 * CELL, 8, 3) for name in samples["names"]]
     head = 0.2 + 0.14 * max(name.count("\n") + 1 for name in names)
-    width, height = CELL * count, CELL * (epochs + 1) * (high + gap) / (wide + gap)
-    figure = Figure(figsize=(width + 0.8, height + head + 0.1))
-    axes = place(figure, 0.7, head, (width, height))
-    show(axes, _mosaic(images, gap))
-    axes.set_xticks(_middles(count, wide, gap), names, fontsize=8, parse_math=False)
-    rows = ["as it is", *(f"epoch {n + 1}" for n in range(epochs))]
-    axes.set_yticks(_middles(epochs + 1, high, gap), rows, fontsize=8)
-    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    width = CELL * count
+    rows = ((original[None], ["as it is"]), (augmented.swapaxes(0, 1), [f"epoch {n + 1}" for n in range(epochs)]))
+    heights = [CELL * len(said) * images.shape[2] / images.shape[3] for images, said in rows]
+    figure = Figure(figsize=(width + 0.8, sum(heights) + head + SPACE + 0.1))
+    tops = (head, head + heights[0] + SPACE)
+    for (images, said), top, height in zip(rows, tops, heights, strict=True):  # originals have more pixels
+        axes = place(figure, 0.7, top, (width, height))
+        high, wide = images.shape[2:4]
+        gap = max(1, wide // 16)
+        show(axes, _mosaic(images, gap))
+        shown = names if top == head else [""] * count
+        axes.set_xticks(_middles(count, wide, gap), shown, fontsize=8, parse_math=False)
+        axes.set_yticks(_middles(len(said), high, gap), said, fontsize=8)
+        axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     return figure
 
 
 def _middles(count: int, size: int, gap: int) -> np.ndarray:
     """The centres of a mosaic's images along one side, in pixels of the mosaic."""
     return np.arange(count) * (size + gap) + (size - 1) / 2
+
+
+def _balanced(metrics: list[dict[str, float]]) -> list[tuple[float, float]]:
+    """(epoch, balanced accuracy on val) of the epochs that have one; empty where it is as good as the accuracy."""
+    known = [m for m in metrics if "val/balanced_accuracy" in m]  # runs from before December 2026 have none
+    if not any(tells_more(m["val/accuracy"], m["val/balanced_accuracy"]) for m in known):
+        return []
+    return [(m["epoch"], m["val/balanced_accuracy"]) for m in known]
 
 
 def curves(folder: RunFolder) -> Figure:
@@ -90,6 +106,8 @@ def curves(folder: RunFolder) -> Figure:
         axes.plot(epochs, [m[f"train/{key}"] for m in metrics], color=TRAIN, marker=".", label=TRAIN_LABELS[key])
         if metrics and f"val/{key}" in metrics[0]:
             axes.plot(epochs, [m[f"val/{key}"] for m in metrics], color=VAL, marker=".", label="val")
+        if key == "accuracy" and (balanced := _balanced(metrics)):
+            axes.plot(*zip(*balanced, strict=True), color=VAL, linestyle="--", label="val, balanced")
         if "test" in summary:
             value = summary["test"][key]
             text = f"test {100 * value:.2f} %" if key == "accuracy" else f"test {value:.3f}"

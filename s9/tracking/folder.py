@@ -4,10 +4,12 @@ The files are the truth; W&B mirrors them. Times are in separate files: all othe
 when a run is repeated or resumed on the same machine.
 """
 
+import csv
 import io
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 from s9.config.identity import Identity
 from s9.config.schema import Config
 from s9.config.stored import as_yaml, read_stored
-from s9.data.image_set import ImageFacts, Rows
+from s9.data.image_set import ImageFacts, Problem, Rows
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 from s9.tracking.lock import RunLock
@@ -48,6 +50,7 @@ class RunFolder:
         self.config = path / "config.yaml"  # the whole configuration
         self.identity = path / "identity.json"  # all that can change the result, as of the run's start
         self.images = path / "images.json"  # ImageFacts
+        self.problems = path / "image_problems.csv"  # files that are broken or copies, if there are any
         self.status = path / "status.json"  # running, done, failed, interrupted or paused
         self.lock, self.lease = path / ".lock", path / ".lease"
         self.metrics, self.times = path / "metrics.jsonl", path / "times.jsonl"  # one line per epoch
@@ -85,9 +88,13 @@ class RunFolder:
             return None
         return found if isinstance(found, dict) else None
 
-    def write_images(self, facts: ImageFacts) -> None:
-        """Stores what the run's network must know about its images."""
+    def write_images(self, facts: ImageFacts, problems: Sequence[Problem] = ()) -> None:
+        """Stores what the run's network must know about its images, and a line for each file with a problem."""
         write_whole(self.images, (json.dumps(asdict(facts), indent=1) + "\n").encode())
+        if problems:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([Problem._fields, *problems])
+            write_whole(self.problems, text.getvalue().encode(errors="surrogateescape"))
 
     def read_images(self) -> ImageFacts | None:
         """None for a run from before November 2026, which has no such file.
@@ -146,7 +153,7 @@ class RunFolder:
         return summary
 
     def write_samples(self, original: np.ndarray, augmented: np.ndarray, names: list[str]) -> None:
-        """original: uint8 (N, H, W, 3); augmented: uint8 (N, K, H, W, 3), each image in K epochs; names: (N,)."""
+        """original: uint8 (N, L, L, 3); augmented: uint8 (N, K, H, H, 3), each image in K epochs; names: (N,)."""
         _write_arrays(self.samples, original=original, augmented=augmented, names=np.array(names))
 
     def write_predictions(

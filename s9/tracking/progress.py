@@ -5,6 +5,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,10 +21,14 @@ REFRESH_S = 0.5  # seconds between looks at the running sums: each look waits fo
 
 
 class Progress:
-    """Shows the steps of `fit` as they are done, and the time that is left."""
+    """Shows the steps of `fit` as they are done, and the time that is left.
 
-    def __init__(self, epochs: int):
-        self.epochs = epochs
+    Args:
+        balanced: whether the balanced accuracy is shown too, as where classes are uneven.
+    """
+
+    def __init__(self, epochs: int, *, balanced: bool = False):
+        self.epochs, self.balanced = epochs, balanced
         self.bar: tqdm[Any] | None = None
         self.shows_bars = sys.stderr.isatty()
         self.spent_s, self.seen = 0.0, 0
@@ -74,9 +79,17 @@ class Progress:
         line += f"train loss {record['train/loss']:.4f}, {100 * record['train/accuracy']:.2f} %"
         if "val/accuracy" in record:
             correct = round(record["val/accuracy"] * val_size)
-            line += f" | val loss {record['val/loss']:.4f}, {correct}/{val_size} ({100 * record['val/accuracy']:.2f} %)"
+            scores = {key.removeprefix("val/"): value for key, value in record.items() if key.startswith("val/")}
+            accuracy = accuracy_in_words(scores, balanced=self.balanced)
+            line += f" | val loss {record['val/loss']:.4f}, {correct}/{val_size} ({accuracy})"
         left = duration(self.spent_s / self.seen * (self.epochs - epoch))
         log.info("%s | lr %.4g | %.1f s, %s left", line, record["lr"], record["time/epoch_s"], left)
+
+
+def accuracy_in_words(scores: Mapping[str, float], *, balanced: bool) -> str:
+    """`83.33 %`; where the balanced accuracy is asked for, `83.33 %, balanced 71.20 %`."""
+    said = f"{100 * scores['accuracy']:.2f} %"
+    return f"{said}, balanced {100 * scores['balanced_accuracy']:.2f} %" if balanced else said
 
 
 class Pace:

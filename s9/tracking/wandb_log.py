@@ -24,7 +24,8 @@ from s9.tracking.wandb_leet import show_in_leet
 
 log = logging.getLogger("s9")
 
-BEST = {"val/accuracy": "max", "val/loss": "min"}  # which value of each metric the summary shows
+# Which value of each metric the summary shows.
+BEST = {"val/accuracy": "max", "val/balanced_accuracy": "max", "val/loss": "min"}
 INIT_GRACE_S = 12.0  # wandb.init may take its timeout and 10 s more
 
 

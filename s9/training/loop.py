@@ -187,7 +187,7 @@ class _Training:
         if len(self.data.val) and self.ranks.rank == 0:
             probs = predict(self.learner.ema or self.learner.model, self.data.val, self.data.facts, self.compute)
             scores = score(probs, self.data.val)
-            record |= {"val/loss": scores["loss"], "val/accuracy": scores["accuracy"]}
+            record |= {f"val/{key}": scores[key] for key in ("loss", "accuracy", "balanced_accuracy")}
         after = Position(epoch=epoch.number + 1, step=epoch.step)
         yield Reached(after, record, epoch.times(trained))
         return after

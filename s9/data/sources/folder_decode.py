@@ -5,8 +5,6 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from s9.data.image_set import CHUNK
 from s9.data.sources.cache import ANOTHER, cache_folder, cached_arrays
 from s9.data.sources.decode import DIGEST_SIZE, BrokenImageError, Decoded, decode_image, quiet
 from s9.data.sources.folder_files import File
+from s9.data.sources.pool import MANY, in_order
 from s9.system.errors import UserError
 
 log = logging.getLogger("s9")
@@ -27,7 +26,6 @@ log = logging.getLogger("s9")
 FORMAT = 3  # version of the stored arrays; with another number everything is decoded again
 SMALL, LARGE, LARGE_FROM = 32, 64, 48  # pixels: the image sizes that are chosen, and from which shorter side the larger
 LOOKED_AT = 200  # files of train whose sizes are read
-MANY = 2000  # files, which take seconds to decode: a line says so before
 
 Splits = dict[str, list[File]]
 
@@ -84,15 +82,15 @@ def _decode(splits: Splits, config: FolderConfig, size: int, to: Path) -> None:
     broken: list[tuple[str, int, str]] = []
     deep: list[tuple[int, int, int]] = []  # (number of the split, number of the file in it, highest value)
     one = partial(_one, image_size=size, config=config)
-    with quiet(), ThreadPoolExecutor() as pool, _bar(count) as bar:
+    with quiet(), _bar(count) as bar:
         for number, (split, files) in enumerate(splits.items()):
             arrays = _empty(len(files))
             with (to / f"{split}_images.npy").open("wb") as out:  # not mapped: a full disk would kill the process
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), size, size, 3)}
                 np.lib.format.write_array_header_1_0(out, header)
-                for index, made in enumerate(_in_order(pool, one, files)):
-                    if isinstance(made, BrokenImageError):
-                        broken.append((split, index, made.reason))
+                for index, made in enumerate(in_order(one, files)):
+                    if isinstance(made, str):
+                        broken.append((split, index, made))
                         out.write(bytes(3 * size**2))
                     else:
                         out.write(np.ascontiguousarray(made.pixels).data)
@@ -116,23 +114,17 @@ def _decode(splits: Splits, config: FolderConfig, size: int, to: Path) -> None:
     )
 
 
-def _one(file: File, image_size: int, config: FolderConfig) -> Decoded | BrokenImageError:
+def _one(file: File, image_size: int, config: FolderConfig) -> Decoded | str:
+    """The decoded file, or why it is broken."""
     try:
         made = decode_image(Path(file.path), image_size, resize=config.resize)
     except BrokenImageError as error:
         if config.broken == "refuse":
-            raise
-        return error
+            raise UserError(str(error)) from None
+        return error.reason
     if made.greatest is not None and config.high_depth == "refuse":
         raise too_deep(file)
     return made
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, one: "partial[Decoded | BrokenImageError]", files: list[File]
-) -> Iterator[Decoded | BrokenImageError]:
-    for start in range(0, len(files), CHUNK):  # so that no more than these wait in memory to be written
-        yield from pool.map(one, files[start : start + CHUNK])
 
 
 def _empty(count: int) -> dict[str, np.ndarray]:

@@ -25,12 +25,14 @@ class Part:
     """Some files of one of the folder's splits. stored: the arrays of that split by name; rows: int64, ascending."""
 
     files: list[File]
+    all_labels: np.ndarray  # int64, of `files`
     stored: Mapping[str, np.ndarray]
     rows: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
-        return np.array([self.files[row].label for row in self.rows], np.int64)
+        found: np.ndarray = self.all_labels[self.rows]
+        return found
 
     @property
     def split(self) -> Split:
@@ -63,9 +65,10 @@ def whole_parts(found: FolderFiles, arrays: Mapping[str, np.ndarray]) -> dict[st
         broken[split].add(int(index))
     parts = {}
     for split, files in found.splits.items():
-        rows = np.array([row for row in range(len(files)) if row not in broken[split]], np.int64)
+        rows = np.delete(np.arange(len(files)), sorted(broken[split]))
+        labels = np.array([file.label for file in files], np.int64)
         stored = {name: arrays[f"{split}_{name}"] for name in ("images", "digests", "whole", "near")}
-        parts[split] = Part(files, stored, rows)
+        parts[split] = Part(files, labels, stored=stored, rows=rows)
         for label in sorted(set(range(len(found.class_names))) - set(parts[split].labels.tolist())):
             folder = found.folders[split] / found.class_names[label]
             raise UserError(f"{folder}: the class is empty; none of its files can be read as an image")

@@ -149,10 +149,11 @@ if (onTest) {
   reliability();
   table("class-table", [
     { title: "class", field: "name", maxWidth: 320 },
+    { title: "train images", field: "train", ...count },
     { title: "images", field: "images", ...count }, { title: "right", field: "right", ...count },
     { title: "recall %", field: "recall", ...digits(2) }, { title: "precision %", field: "precision", ...digits(2) },
     { title: "most confused with", field: "other", maxWidth: 320 }, { title: "confused images", field: "confused", ...count },
-  ], onTest.perClass.map(([name, images, right, recall, precision, other, confused]) => ({ name, images, right, recall, precision, other, confused })));
+  ], onTest.perClass.map(([name, train, images, right, recall, precision, other, confused]) => ({ name, train, images, right, recall, precision, other, confused })));
   mistakes = table("mistake-table", [
     { title: "file", field: "file", maxWidth: 480 }, { title: "true class", field: "true", maxWidth: 240 },
     { title: "predicted class", field: "predicted", maxWidth: 240 },
