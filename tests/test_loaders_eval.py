@@ -21,6 +21,13 @@ def test_eval_batches_cover_the_split_in_its_order(count: int) -> None:
     assert [label for _, labels in made for label in labels.tolist()] == split.labels.tolist()
 
 
+@pytest.mark.parametrize(("size", "most"), [(8, EVAL_BATCH), (32, EVAL_BATCH), (64, EVAL_BATCH // 4), (1024, 1)])
+def test_a_batch_of_larger_images_has_fewer(size: int, most: int) -> None:
+    count = min(most + 3, 600)
+    split = Split(np.zeros((count, size, size, 3), np.uint8), np.zeros(count, np.int64))
+    assert next(len(images) for images, _ in eval_batches(split)) == most
+
+
 def test_eval_batches_are_the_pixels_as_they_are() -> None:
     split = numbered(20)
     ((images, _),) = eval_batches(split)
