@@ -39,6 +39,7 @@ LATE = {
     ("tracking/wandb_log.py", "wandb_run"): "W&B takes most of a second, in the thread that talks to it",
     ("runs/rank_0.py", "draw_all"): "matplotlib takes half a second, in the thread that draws",
     ("cli/compose.py", "check_values"): "a mistake in a key is answered without torch",
+    ("cli/compose.py", "model_of_donor"): "reads a run, which takes numpy, where init_from names one",
     ("cli/launch.py", "check"): "as above",
     ("cli/launch.py", "job"): "as above",
     ("cli/launch.py", "resume"): "as above",

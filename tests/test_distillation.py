@@ -195,7 +195,6 @@ def test_of_two_the_one_that_is_not_there_is_named(taught: Path, tmp_path: Path,
         (["data.val_seed=1"], "has seen images that are val here; it was trained with data.val_seed=0, this run has 1"),
         (["data.val_seed=null", "seed=1"], "has seen images that are val here; it was trained with data.val_seed=0"),
         (["data.val_size=99"], "has seen images that are val here; it was trained with data.val_size=150, this run"),
-        (["data=cifar10", "data.archive=none.tar.gz"], "was trained on other images; it was trained with data=digits"),
     ],
 )
 def test_one_that_has_seen_val_is_refused(
@@ -203,6 +202,12 @@ def test_one_that_has_seen_val_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="^" + re.escape(f"{key}={taught}: {wanted}")):
         prepared(tmp_path, f"{key}={taught}", *overrides)
+
+
+def test_a_teacher_of_another_data_set_is_refused_before_that_is_fetched(taught: Path, tmp_path: Path) -> None:
+    said = f"^teacher={taught}: was trained on other images; it was trained with data=digits, this run has cifar10"
+    with pytest.raises(UserError, match=said):
+        prepared(tmp_path, f"teacher={taught}", "data=cifar10", "data.archive=none.tar.gz")
 
 
 def test_where_nothing_is_val_every_image_may_have_been_seen(taught: Path, tmp_path: Path) -> None:
@@ -214,7 +219,15 @@ def test_students_of_other_seeds_have_the_same_val_images(taught: Path, tmp_path
     assert np.array_equal(np.asarray(first.val.images), np.asarray(second.val.images))
 
 
-FOLDER = ("data=folder", "data.val_size=4", *QUICK[1:], "trainer.steps_per_epoch=1", "trainer.epochs=1")
+FOLDER = (
+    "data=folder",
+    "data.val_size=4",
+    "data.image_size=32",
+    "data.duplicates=keep",
+    *QUICK[1:],
+    "trainer.steps_per_epoch=1",
+    "trainer.epochs=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +277,7 @@ def make_folder(root: Path) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("root", "other"), ("image_size", 16)])
 def test_of_an_older_run_the_name_of_its_folder_of_images_counts(tmp_path: Path, key: str, value: str | int) -> None:
-    config = compose_config(["data=folder", "data.root=here/images"])
+    config = compose_config(["data=folder", "data.root=here/images", "data.image_size=32"])
     folder = RunFolder(tmp_path)
     folder.write_config(config)
     folder.final.parent.mkdir()

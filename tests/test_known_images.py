@@ -16,7 +16,7 @@ from s9 import evaluate
 from s9.cli.compose import compose_config
 from s9.data.image_set import ImageFacts, ImageSet, Split, in_short
 from s9.data.sources.load import load_images
-from s9.runs.donors import runs_of
+from s9.runs.donor_folders import runs_of
 from s9.runs.run import train
 from s9.system.errors import UserError
 from s9.system.interrupt import Interrupted
@@ -45,6 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("known")
     make_images(place / "images")
     config = ["data=folder", f"data.root={place / 'images'}", f"data.cache={place / 'cache'}", "data.val_size=6"]
+    config += ["data.image_size=32", "data.duplicates=keep"]  # pictures of one colour look like copies
     small = ["trainer.epochs=1", "trainer.batch_size=6"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw_all", lambda folder: [])

@@ -4,7 +4,7 @@ import functools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def checked(composed: DictConfig) -> Config:
 
 def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
     """(the configuration, Hydra's own part). Raises UserError: in one line, what is wrong with which argument."""
-    prepare_hydra()
+    asked, _ = with_model_of_donor(asked)
     overrides = list(asked.overrides)
     with hydra_of(asked) as (composed, options):
         try:
@@ -86,6 +86,27 @@ def compose(asked: Asked) -> tuple[DictConfig, DictConfig]:
     with open_dict(found):
         del found["hydra"]
     return found, own
+
+
+def with_model_of_donor(asked: Asked) -> tuple[Asked, list[str]]:
+    """Adds the model of the weights that init_from names, unless a model is chosen; says so in a line, where it does.
+
+    Raises:
+        UserError: the model is no option here, or is another network here.
+    """
+    prepare_hydra()
+    keys = {parse(override).key_or_group for override in asked.overrides}
+    if "model" in keys or (asked.config_name == "config" and not keys & {"init_from", "experiment"}):
+        return asked, []
+    from s9.cli.donor_model import model_of_donor  # here: reads a run, which takes numpy
+
+    with hydra_of(asked) as (composed, options):
+        found = model_of_donor(asked.overrides, asked.config_name, composed, options)
+    if found is None:
+        return asked, []
+    name, donor = found
+    added = replace(asked, overrides=[*asked.overrides, f"model={name}"])
+    return added, [f"model={name}, as init_from={donor} has it"]
 
 
 def is_missing(error: Exception, config_name: str) -> bool:

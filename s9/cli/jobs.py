@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from s9.cli.compose import Asked, check_form, checked, compose
+from s9.cli.compose import Asked, check_form, checked, compose, with_model_of_donor
 from s9.cli.grid import Combination
 from s9.cli.mistakes import all_keys, parse
 from s9.config.schema import Config, refuse_extra_keys, to_config
@@ -65,6 +65,8 @@ class Composer:
 
     Args:
         asked: Hydra's flags and the arguments that all jobs share and that are no part of a job. options: of a group.
+
+    said: lines for the user about what was composed, each once.
     """
 
     def __init__(self, asked: Asked, options: Callable[[str], list[str]]):
@@ -72,6 +74,7 @@ class Composer:
         self.bases: dict[tuple[str, ...], Base | None] = {}
         self.forms: set[str] = set()
         self.composed: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self.said: dict[str, None] = {}
 
     def config_of(self, combination: Combination) -> Config:
         """The job's checked configuration, without what belongs to the sweep.
@@ -100,7 +103,7 @@ class Composer:
         needed = [a for a in combination.arguments if not self._own(a, combination) or key.startswith(f"{_key(a)}.")]
         arguments = tuple(needed)
         if arguments not in self.composed:
-            self.composed[arguments] = compose(replace(self.asked, overrides=[*self.asked.overrides, *arguments]))
+            self.composed[arguments] = self.compose(arguments)
         composed, hydras = self.composed[arguments]
         if key in hydras.runtime.choices:
             return hydras.runtime.choices[key]
@@ -114,8 +117,7 @@ class Composer:
     def alone(self, combination: Combination) -> Config:
         """The job's configuration, composed as that of a single run."""
         try:
-            arguments = [*self.asked.overrides, *combination.arguments]
-            return checked(compose(replace(self.asked, overrides=arguments))[0])
+            return checked(self.compose(combination.arguments)[0])
         except UserError as error:
             if str(error).startswith(tuple(f"{key}=" for key in combination.swept)):
                 raise  # the line names what this job has of its own
@@ -130,7 +132,7 @@ class Composer:
 
     def _base(self, arguments: tuple[str, ...]) -> Base | None:
         try:
-            composed = compose(replace(self.asked, overrides=[*self.asked.overrides, *arguments]))[0]
+            composed = self.compose(arguments)[0]
             if OWN_REFERENCES.search(OmegaConf.to_yaml(composed, resolve=False)):
                 return None
             OmegaConf.resolve(composed)
@@ -138,9 +140,19 @@ class Composer:
         except (UserError, OmegaConfBaseException):
             return None
 
+    def compose(self, arguments: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        """As `compose.compose`, with what all jobs share."""
+        asked, said = with_model_of_donor(replace(self.asked, overrides=[*self.asked.overrides, *arguments]))
+        self.said |= dict.fromkeys(said)
+        return compose(asked)
+
     def _own(self, argument: str, combination: Combination) -> bool:
-        """Whether the argument sets a value of this job alone; an option changes too much to be set later."""
-        return _key(argument) in combination.swept and not self.options(_key(argument))
+        """Whether the argument sets a value of this job alone; what chooses an option changes too much to be set later.
+
+        init_from chooses the model where nothing else does.
+        """
+        key = _key(argument)
+        return key in combination.swept and key != "init_from" and not self.options(key)
 
     def overlap(self, arguments: Sequence[str]) -> bool:
         """Whether one argument sets a mapping and another a key inside this mapping: their order counts."""

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from s9.cli.compose import Asked, checked, compose, is_missing, missing, prepare_hydra
+from s9.cli.compose import Asked, checked, compose, is_missing, missing, prepare_hydra, with_model_of_donor
 from s9.cli.door import say_error
 from s9.cli.help import CONF
 from s9.cli.mistakes import parse
@@ -40,7 +40,6 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
         Interrupted: a signal came; what had begun is saved.
     """
     flags = read_flags(arguments)
-    asked = asked_of(flags)
     others = ("hydra_help", "shell_completion", "info", "cfg", "config_path")
     found = [f"--{name.replace('_', '-')}" for name in others if getattr(flags, name)]
     if flags.run and flags.multirun:
@@ -50,8 +49,10 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
     if flags.hydra_help:  # which knows no key but Hydra's own
         of_hydra = [o for o in flags.overrides if parse(o).key_or_group.startswith("hydra")]
         sys.argv[1:] = ["--hydra-help", *of_hydra]
+    said = [] if flags.multirun else add_model_of_donor(flags)
+    asked = asked_of(flags)
     if found:
-        return run_hydra(flags, interrupts)  # unchecked: trains nothing, or from a configuration that is not ours
+        return run_hydra(flags, interrupts, said)  # unchecked: trains nothing, or from a configuration that is not ours
     if flags.multirun:
         if auto:
             raise UserError("resume=auto: is for one run; a sweep's command, given again, resumes what was cut")
@@ -69,12 +70,21 @@ def start(arguments: Sequence[str], interrupts: Interrupts, *, auto: bool = Fals
     check.check_donors(config)
     if auto:
         chosen = Path(own.run.dir) if any(o.startswith("hydra.run.dir=") for o in flags.overrides) else None
-        folder, said = resume.newest_unfinished(config, chosen)
-        for text in said:
+        folder, instead = resume.newest_unfinished(config, chosen)
+        for text in instead:
             print(text, file=sys.stderr)
         if folder is not None:
             return resume_run(str(folder), interrupts, config)
-    return run_hydra(flags, interrupts)
+    return run_hydra(flags, interrupts, said)
+
+
+def add_model_of_donor(flags: argparse.Namespace) -> list[str]:
+    """As `with_model_of_donor`, in the arguments that Hydra reads too; returns the lines for the user."""
+    asked, said = with_model_of_donor(asked_of(flags))
+    added = asked.overrides[len(flags.overrides) :]
+    flags.overrides += added
+    sys.argv += added
+    return said
 
 
 def read_flags(arguments: Sequence[str]) -> argparse.Namespace:
@@ -110,13 +120,15 @@ def _refuse_flag(message: str) -> NoReturn:
     raise UserError(f"{message}; {COMMAND} --help")
 
 
-def run_hydra(flags: argparse.Namespace, interrupts: Interrupts) -> int:
-    """Hydra composes again, makes the run's folder and calls the job; returns the exit code."""
+def run_hydra(flags: argparse.Namespace, interrupts: Interrupts, said: Sequence[str]) -> int:
+    """Hydra composes again, makes the run's folder and calls the job, which logs `said`; returns the exit code."""
     began: list[None] = []
     codes: list[int] = []
 
     def run(composed: DictConfig) -> Any:
         began.append(None)
+        for line in said:
+            logging.getLogger("s9").info(line)
         outcome = hydra_job(composed, interrupts)
         codes.append(outcome.exit_code)
         return outcome

@@ -146,6 +146,7 @@ def _jobs(grid: Grid, composer: Composer, shared: Asked) -> tuple[list[Job], lis
         jobs[digest] = Job(digest, values, config, command_of(combination, shared))
     said = [f"{key} does not change what is computed: {n} jobs are left out as repeats" for key, n in twins.items()]
     first = next(iter(jobs.values()), None)
+    said += composer.said
     return list(jobs.values()), said + (leaves_alone(first.config, grid.keys) if first else [])
 
 

@@ -5,13 +5,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from s9.cli.best import write_best
+from s9.cli.compose import with_model_of_donor
 from s9.cli.launchers import environments
 from s9.cli.study import AskedStudy, read_asked
 from s9.config.components import allow_words
@@ -57,7 +58,9 @@ def tune(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int:
         places = environments("joblib", {"n_jobs": asked.jobs}, SweepConfig(), config)
         pool = LocalPool(work, places, asked.folder / ".workers")
         hunt = Hunt(asked=asked, search=search, pool=pool, images=images, epochs=epochs)
-        hunt.say(f"{asked.folder}: {counted(trials, asked.trials)}")
+        at_one_point = replace(asked.asked, overrides=asked.arguments(asked.point, asked.seed))
+        for line in (*with_model_of_donor(at_one_point)[1], f"{asked.folder}: {counted(trials, asked.trials)}"):
+            hunt.say(line)
         code = hunted(hunt, interrupts, arguments)
     finally:
         search.close()

@@ -17,6 +17,8 @@ from s9.tracking.folder import RunFolder
 from s9.training.evaluation import score_with_flip
 from s9.training.weights import load_weights
 
+SHOWN = ("accuracy", "balanced_accuracy", "accuracy_flip", "loss")  # scores that s9.evaluate prints
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -79,7 +81,7 @@ def score_again(path: Path, *, weights: str, split: str, precision: str) -> tupl
     scores, _ = score_with_flip(trained.loaded(data.facts, compute), images, data.facts, compute)
 
     lines = [f"{folder}: {weights} weights on {data.facts.variant}, {split}, in {compute.precision_name}"]
-    lines += [f"{split}/{key:<14} {scores[key]!r}" for key in ("accuracy", "accuracy_flip", "loss")]
+    lines += [f"{split}/{key:<18} {scores[key]!r}" for key in SHOWN]
     if not known:
         lines.append("which images this run was trained on is not recorded, as in runs of before November 2026")
     if changes:

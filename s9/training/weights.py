@@ -1,6 +1,6 @@
 """Weights on disk: safetensors files that hold numbers only, written whole or not at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from s9.models.s9net import S9Net
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 
@@ -43,7 +44,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
     plain_module(model).load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
 
 
-def load_mean_weights(model: nn.Module, sources: Sequence[tuple[nn.Module, Path]]) -> None:
+def head_of(model: S9Net) -> str:
+    """How the names of the tensors begin that depend on the number of classes: those of the head, or the last layer."""
+    return "head." if isinstance(model.head, nn.Linear) else f"layers.{list(model.layers)[-1]}."
+
+
+def load_mean_weights(
+    model: nn.Module, sources: Sequence[tuple[nn.Module, Path]], *, without: str | None = None
+) -> None:
     """Fills the model with the mean of the weights and batch statistics of one or more files.
 
     The mean of several is a "model soup" (Wortsman et al. 2022, arXiv:2203.05482), which can help if all were trained
@@ -51,18 +59,24 @@ def load_mean_weights(model: nn.Module, sources: Sequence[tuple[nn.Module, Path]
 
     Args:
         sources: pairs of a network and the file of its weights. Kernels that are larger in the model are grown.
+        without: tensors whose names begin so keep the model's values; None: there are none.
 
     Raises:
         UserError: as `load_weights`, for the first file that does not fit.
     """
-    wanted, states = plain_module(model).state_dict(), []
+    model, states = plain_module(model), []
+    wanted = _named(model.state_dict(), without)
     for network, path in sources:
         load_weights(network, path)
-        state = network.state_dict() | dict(_grown_kernels(network, plain_module(model)))
+        state = _named(network.state_dict() | dict(_grown_kernels(network, model)), without)
         _refuse_other_network(path, state, wanted)
         states.append(state)
     stacked = {name: torch.stack([state[name].double() for state in states]) for name in wanted}
-    plain_module(model).load_state_dict({name: values.mean(0) for name, values in stacked.items()})
+    model.load_state_dict(model.state_dict() | {name: values.mean(0) for name, values in stacked.items()})
+
+
+def _named(state: Mapping[str, torch.Tensor], without: str | None) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if without is None or not name.startswith(without)}
 
 
 def _grown_kernels(network: nn.Module, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,0 +1,33 @@
+"""Which folders init_from= and teacher= name: those of runs, or of the weights that come with s9, by their name."""
+
+import os
+from pathlib import Path
+
+from s9.tracking.folder import RunFolder
+
+SHIPPED = Path(__file__).parent.parent / "models" / "weights"
+WEIGHTS = ".safetensors"  # the ending of a file of weights
+
+
+def shipped() -> list[str]:
+    """The names of the weights that come with s9."""
+    return sorted(path.name for path in SHIPPED.iterdir() if RunFolder(path).config.is_file())
+
+
+def runs_of(given: str) -> list[str]:
+    """Splits runs that are joined as in PATH; an existing path that itself contains the separator stays whole."""
+    parts, runs = given.split(os.pathsep), []
+    while parts:
+        joined = [os.pathsep.join(parts[:count]) for count in range(len(parts), 0, -1)]
+        runs.append(next((path for path in joined if Path(path).expanduser().exists()), parts[0]))
+        parts = parts[runs[-1].count(os.pathsep) + 1 :]
+    return runs
+
+
+def folder_of(run: str) -> tuple[RunFolder, Path]:
+    """(the folder of the run, the file of its weights). A path that exists wins over the name of shipped weights."""
+    path = Path(run).expanduser()
+    if run in shipped() and not path.exists():
+        path = SHIPPED / run
+    folder = RunFolder(path.parent.parent if path.suffix == WEIGHTS else path)
+    return folder, path if path.suffix == WEIGHTS else folder.final
