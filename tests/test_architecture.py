@@ -30,10 +30,11 @@ FILE_LINES, DOOR_LINES, FUNCTION_LINES, PARAMETERS, BY_POSITION = 250, 80, 50, 8
 LATE = {
     ("data/augmentation/augment.py", "ImageAugment"): "albumentations takes two seconds, for one backend alone",
     ("data/augmentation/augment.py", "build_transform"): "as above",
-    ("data/image_set.py", "train_test_split"): "scikit-learn takes a second, and a data set may bring its own val",
+    ("data/split.py", "train_test_split"): "scikit-learn takes a second, and a data set may bring its own val",
     ("data/sources/digits.py", "cv2"): "as above, for one data set alone",
     ("data/sources/digits.py", "datasets"): "as above",
     ("data/sources/digits.py", "train_test_split"): "as above",
+    ("data/sources/square.py", "imagehash"): "imports scipy, which a folder in the cache does not need",
     ("data/sources/decode.py", "cv2"): "for images with more than 8 bits per channel alone",
     ("config/schema.py", "ConfigStore"): "--help and the small doors do without Hydra",
     ("tracking/wandb_log.py", "wandb_run"): "W&B takes most of a second, in the thread that talks to it",
@@ -63,11 +64,12 @@ LATE = {
     ("sweeps/submission.py", "submitit"): "as above",
     ("sweeps/on_ray.py", "ray"): "so is ray",
 }
-# What ends a process: doors and their frame; the first function of the process of a rank or of a sweep's worker, since
-# nobody else can.
+# What ends a process: doors and their frame; the first function of the process of a rank, of a sweep's worker or of a
+# decoder, since nobody else can.
 ENDS = {
     "cli/door.py": {"sys.exit"},
     "system/interrupt.py": {"os._exit"},
+    "data/sources/pool.py": {"os._exit"},
     "training/ranks.py": {"leave"},
     "runs/worker.py": {"leave"},
 }

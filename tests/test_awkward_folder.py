@@ -37,7 +37,7 @@ def summary(trained: Path) -> dict[str, dict[str, float]]:
 def test_one_line_says_what_was_taken_and_what_was_left_out_and_why(trained: Path) -> None:
     [line] = [line for line in lines(trained) if "left out: " in line]
     start, _, rest = line.partition("; left out: ")
-    assert start.endswith("179 images of 3 classes")
+    assert start.endswith("179 images of 3 classes (Dusk, lake, meadow)")
     assert sorted(rest.partition(" (meadow")[0].split(", ")) == [
         "1 .heic (cannot be read here)",
         "1 .txt (not an image)",

@@ -126,13 +126,13 @@ def test_copies_are_kept_where_that_is_asked_for(load: Callable[..., ImageSet]) 
     assert (len(data.train), len(data.val), len(data.test)) == (20, 12, 10)
 
 
-@pytest.mark.parametrize(("duplicates", "done"), [("drop", "dropped"), ("keep", "kept")])
+@pytest.mark.parametrize(("duplicates", "done"), [("drop", "one of each pair is dropped"), ("keep", "all are kept")])
 def test_copies_are_counted_in_one_line(
     load: Callable[..., ImageSet], duplicates: str, done: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(duplicates)
     assert [line for line in caplog.messages if "two of" in line] == [
-        "6 images are in two of train, val and test (4 with the same pixels, 2 near copies); one of each pair is "
+        "6 images are in two of train, val and test (4 with the same pixels, 2 near copies); "
         f"{done} (data.duplicates={duplicates})"
     ]
 
@@ -149,8 +149,9 @@ def test_copies_are_refused_where_that_is_asked_for(load: Callable[..., ImageSet
     with pytest.raises(UserError) as error:
         load("refuse")
     assert str(error.value) == (
-        "data.duplicates=refuse: 2 images are in two splits, such as val/cat/of test.png (same pixels as "
-        "test/cat/14.png); data.duplicates=drop leaves out one of each pair"
+        "data.duplicates=refuse: 6 images are in two of train, val and test (4 with the same pixels, 2 near copies), "
+        "such as val/cat/of test.png (same pixels as test/cat/14.png); remove them, or say data.duplicates=drop, which "
+        "leaves out one of each pair"
     )
 
 
@@ -160,6 +161,19 @@ def test_a_class_of_copies_alone_is_refused(load: Callable[..., ImageSet], tmp_p
     picture(0, (60, 180, 60)).save(tmp_path / "pets" / "train" / "dog" / "0.png")
     with pytest.raises(UserError, match=r"^data\.duplicates=drop: all images of dog in train are in val or test too; "):
         load("drop")
+
+
+def test_an_image_in_two_classes_is_named_and_stays(
+    load: Callable[..., ImageSet], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture(7, (180, 60, 60)).save(tmp_path / "pets" / "train" / "dog" / "wrong.bmp")
+    data = load("drop")
+    assert len(data.train) == 17
+    assert ("train/dog/wrong.bmp", "same pixels in another class", "train/cat/7.png", "kept") in data.problems
+    assert (
+        "1 images are in two classes, such as train/dog/wrong.bmp and train/cat/7.png: one may be wrong"
+        in caplog.messages
+    )
 
 
 @pytest.mark.real

@@ -284,9 +284,21 @@ def test_without_a_head_the_last_layer_begins_anew(tmp_path: Path, two: Path, se
 def test_one_line_says_what_is_copied(three: Path, two: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "s9"):
         network(of_folder(two, f"init_from={three}"))
-    copied = "all layers are copied but the head, which begins anew for 2 classes"
+    copied = "all layers are copied but the head, which begins anew for 2 classes; all learning rates are multiplied by"
     said = f"init_from={three}: learned 3 other classes of folder images; {copied}"
-    assert [line for line in caplog.messages if line.startswith("init_from=")] == [said]
+    assert [line for line in caplog.messages if line.startswith("init_from=")] == [f"{said} 0.2 (transfer_lr)"]
+
+
+def rates(config: Config) -> set[float]:
+    groups = prepare(config, RunFolder(Path("nowhere")), Ranks()).learner.optimizer.param_groups
+    return {round(group["initial_lr"], 12) for group in groups}
+
+
+@pytest.mark.parametrize(("asked", "share"), [([], 0.2), (["transfer_lr=0.5"], 0.5)])
+def test_what_was_learned_is_changed_at_lower_rates(three: Path, two: Path, asked: list[str], share: float) -> None:
+    muon = ["optimizer=muon", "optimizer.lr=0.05", "optimizer.other_lr=0.1"]
+    assert rates(of_folder(two, f"init_from={three}", *muon, *asked)) == {round(r * share, 12) for r in (0.05, 0.1)}
+    assert rates(of_folder(three.parent / "images", f"init_from={three}", *muon, *asked)) == {0.05, 0.1}
 
 
 def test_as_many_classes_of_other_names_are_other_classes(three: Path, tmp_path: Path) -> None:

@@ -42,8 +42,21 @@ def test_what_is_held_out_is_stratified() -> None:
 
 
 def test_a_set_that_is_too_small_names_the_key() -> None:
-    with pytest.raises(UserError, match=r"^data\.test_size=null: must be 0, or from 2 .* since there are 3 images"):
+    with pytest.raises(UserError, match=r"^data\.test_size=null: 3 images of 2 classes are too few to hold some of"):
         held_out(np.array([0, 0, 1]), None, 0, key="data.test_size")
+
+
+def test_a_class_of_one_image_is_refused_in_words() -> None:
+    with pytest.raises(UserError, match=r"^data\.val_size=null: a class has only 1 image left to hold out of; "):
+        held_out(np.array([0] * 20 + [1]), None, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rare_class_is_in_both_parts(seed: int) -> None:
+    labels = np.repeat(np.arange(3), (60, 20, 2))
+    kept, held = held_out(labels, 5, seed)
+    assert len(held) == 5 and set(labels[held]) == set(labels[kept]) == {0, 1, 2}
+    assert sorted([*kept, *held]) == list(range(82))
 
 
 @pytest.mark.parametrize("size", [-1, 1.5, float("nan"), float("inf"), "abc", True])

@@ -39,6 +39,7 @@ ABSENT = {
     "data.resize": "stretch",
     "data.duplicates": "keep",
     "data.broken": "refuse",
+    "transfer_lr": 0.2,  # before this key no run began with weights of other classes
 }
 
 Identity = dict[str, Any]

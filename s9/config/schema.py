@@ -126,6 +126,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     wandb: WandbConfig = MISSING
     init_from: str | None = None  # weights to start from: a finished run's folder, or a file of its weights/
+    transfer_lr: float = 0.2  # if these have learned other classes, all learning rates are multiplied by this
     teacher: str | None = None  # weights to learn from; several of either key: joined by os.pathsep, as in PATH
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     name: str | None = None
@@ -137,6 +138,7 @@ class Config:
             alone = getattr(DistillationConfig, key)
             used = self.teacher is not None or value == alone
             require(f"distillation.{key}", value, used, f"{alone} without a teacher; add teacher=<a run>")
+        require("transfer_lr", self.transfer_lr, 0 < self.transfer_lr <= 1, "more than 0, at most 1")
         require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         fits = self.aug.backend == "device" or self.data.loader != "resident"
         wanted = "device with data.loader=resident; add data.loader=workers (and data.workers=2, say)"

@@ -41,15 +41,33 @@ def held_out(
     count = count_of(size, len(labels), classes, most)
     if count == 0:
         return everything, everything[:0]
-    if not classes <= count <= len(labels) - classes:
+    said, largest = f"{key}={'null' if size is None else size}", len(labels) - classes
+    if largest < classes:
+        raise UserError(f"{said}: {len(labels)} images of {classes} classes are too few to hold some of each out")
+    if not classes <= count <= largest:
         raise UserError(
-            f"{key}={'null' if size is None else size}: must be 0, or from {classes} (one per class) to "
-            f"{len(labels) - classes}, since there are {len(labels)} images to hold out of"
+            f"{said}: must be from {classes} (one per class) to {largest}, since there are {len(labels)} images to "
+            "hold out of"
         )
     from sklearn.model_selection import train_test_split  # here: takes a second, and not every data set needs it
 
-    try:
-        kept, held = train_test_split(everything, test_size=count, stratify=labels, random_state=seed)
-    except ValueError as error:  # a class with a single image
-        raise UserError(f"{key}={size}: {str(error).splitlines()[0]}") from None
+    if np.bincount(labels)[np.unique(labels)].min() < 2:
+        raise UserError(f"{said}: a class has only 1 image left to hold out of; add images of it, or remove the class")
+    kept, held = train_test_split(everything, test_size=count, stratify=labels, random_state=seed)
+    return _with_each_class(labels, np.sort(kept), np.sort(held))
+
+
+def _with_each_class(labels: np.ndarray, kept: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with an image of each class: a rare one's is exchanged for one of the class that is most above its share.
+
+    A stratified draw may leave a class of a few images out of one of the parts.
+    """
+    shares = np.bincount(labels) / len(labels)
+    for here, there in ((held, kept), (kept, held)):
+        for label in np.setdiff1d(labels, labels[here]):
+            counts = np.bincount(labels[here], minlength=len(shares))
+            most = np.where(counts > 1, counts - shares * len(here), -np.inf).argmax()
+            give = np.flatnonzero(labels[here] == most)[0]
+            take = np.flatnonzero(labels[there] == label)[0]
+            here[give], there[take] = there[take], here[give]
     return np.sort(kept), np.sort(held)

@@ -102,24 +102,31 @@ class Donors:
         for donor in (*self.init_from, *self.teacher):
             donor.refuse_other_images(facts)
 
-    def fill(self, model: S9Net, facts: ImageFacts) -> None:
+    def fill(self, model: S9Net, facts: ImageFacts) -> bool:
         """Fills the model with the mean of the weights of `init_from`, if there are any.
 
         Where these have learned other classes, the head keeps its values, and the log says so.
+
+        Returns:
+            Whether that is so.
 
         Raises:
             UserError: weights do not fit; some donors have learned the classes of `facts` and others have not.
         """
         if not self.init_from:
-            return
+            return False
         runs = [donor.trained for donor in self.init_from]
         others = [donor for donor in self.init_from if donor.has_other_classes(facts)]
         if others and len(others) < len(runs):
             raise UserError(f"{others[0]}: has learned other classes than this run's, unlike others of init_from")
         sources = [(run.network(run.images or facts), run.weights) for run in runs]
-        load_mean_weights(model, sources, without=head_of(model) if others else None)
+        try:
+            load_mean_weights(model, sources, without=head_of(model) if others else None)
+        except UserError as error:
+            raise UserError(f"{error}; without model= the run takes the model of init_from") from None
         if others:
             log.info(_of_other_classes(others, facts))
+        return bool(others)
 
     def loaded_teacher(self, config: Config, facts: ImageFacts, compute: Compute) -> Teacher | None:
         """The teacher's networks with their weights.
@@ -143,7 +150,8 @@ def _of_other_classes(donors: Sequence[Donor], facts: ImageFacts) -> str:
     learned = dict.fromkeys(f"{of.num_classes} other classes of {of.variant}" for of in known if of is not None)
     copied = "all layers are copied" if len(donors) == 1 else "the mean of all layers is copied"
     said = f"{donors[0].here.init_from}: learned {' and '.join(learned)}; {copied} but the head"
-    return f"init_from={said}, which begins anew for {facts.num_classes} classes"
+    rates = f"all learning rates are multiplied by {donors[0].here.transfer_lr:g} (transfer_lr)"
+    return f"init_from={said}, which begins anew for {facts.num_classes} classes; {rates}"
 
 
 def donors_of(config: Config) -> Donors:

@@ -113,10 +113,10 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     batches = train_loader(config, data.train, augment, ranks.device, rank=ranks.rank, world=ranks.world)
     model = build_model(config.model, data)
     refuse_single_values(model, batches.batches.batch_size // ranks.world)
-    donors.fill(model, data.facts)
+    rate = config.transfer_lr if donors.fill(model, data.facts) else 1.0
     guard_bfloat16(model, data.facts.image_size, compute)
     model.to(compute.device)
-    optimizer = optim.build_optimizer(config.optimizer, model)
+    optimizer = optim.build_optimizer(optim.at_rate(config.optimizer, rate), model)
     learner = Learner(
         model=model,
         optimizer=optimizer,

@@ -29,7 +29,7 @@ def before(trainer: TrainerConfig, data: ImageSet, loader: TrainLoader) -> Itera
 def _of_batches(trainer: TrainerConfig, batches: KeyedBatches) -> Iterator[str]:
     size, train = batches.batch_size, batches.size
     if trainer.batch_size is None and size < USUAL:
-        yield f"batches of {size}: {batches.steps} steps an epoch (trainer.batch_size=null)"
+        yield f"batches of {size}: {_steps(batches.steps)} an epoch (trainer.batch_size=null)"
     if trainer.batch_size is not None and trainer.batch_size > size:
         yield f"trainer.batch_size={trainer.batch_size}: a batch has all {size} images of train"
     rest = train - batches.whole * size
@@ -46,7 +46,7 @@ def _of_steps(trainer: TrainerConfig, batches: KeyedBatches) -> Iterator[str]:
         yield f"trainer.steps_per_epoch={asked}: one pass over train has {steps} steps, and so has an epoch"
     if steps * trainer.epochs < ENOUGH:
         yield (
-            f"only {steps * trainer.epochs} steps in all; a network learns little in so few: "
+            f"only {_steps(steps * trainer.epochs)} in all; a network learns little in so few: "
             f"trainer.epochs={-(-ENOUGH // steps)} gives {ENOUGH}"
         )
 
@@ -68,6 +68,10 @@ def _of_classes(data: ImageSet, batches: KeyedBatches) -> Iterator[str]:
             f"classes are uneven: from {few_named} to {many_named} train images; "
             "data.balance=true shows each equally often"
         )
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
 
 
 def _times(share: int, images: int) -> str:

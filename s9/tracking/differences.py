@@ -12,6 +12,7 @@ from s9.tracking.comparison import SAME_MACHINE
 NAMES = ("model.name", "aug.name", "data.name")  # change no result, but say in short what differs
 # FREE for a reason that another file holds: without this file such a key may stand for a difference in results.
 BY_IDENTITY = ("init_from", "teacher", "trainer.device", "trainer.precision")
+WEIGHTS_OF = ("init_from", "teacher")  # which file it is changes no result, but that there is one does
 BY_IMAGES = ("data.root", "data.archive")
 OF_IDENTITY = ("device", "precision", "weights of", "order of")  # what identity.json has besides the configuration
 MISSING, UNKNOWN = "not set", "not recorded"
@@ -45,7 +46,12 @@ def differing_keys(runs: Sequence[ComparedRun]) -> list[KeyDifference]:
     recorded = [run.identity is not None for run in runs]
     found += [_difference(key, parts, recorded, UNKNOWN) for key in dict.fromkeys(key for one in parts for key in one)]
     differing = [one for one in found if one is not None]
-    kept = {*NAMES, *(() if all(recorded) else BY_IDENTITY), *(() if all(run.facts for run in runs) else BY_IMAGES)}
+    kept = {
+        *NAMES,
+        *WEIGHTS_OF,
+        *(() if all(recorded) else BY_IDENTITY),
+        *(() if all(run.facts for run in runs) else BY_IMAGES),
+    }
     differing = [replace(one, free=one.free and one.key not in kept) for one in differing]
     return sorted(differing, key=lambda one: (one.free, one.key not in NAMES))
 

@@ -19,6 +19,11 @@ def check_settings(optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None
     check_component("scheduler", scheduler, "scheduler")
 
 
+def at_rate(config: dict[str, Any], rate: float) -> dict[str, Any]:
+    """The optimizer's arguments with all learning rates (`lr`, and Muon's `other_lr`) multiplied by `rate`."""
+    return config | {key: config[key] * rate for key in ("lr", "other_lr") if rate != 1 and key in config}
+
+
 def build_optimizer(config: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `config` over the model's parameters; norms and biases are not decayed.
 

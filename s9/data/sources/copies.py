@@ -36,8 +36,8 @@ class Copy(NamedTuple):
 
 def copies(images: Images, of: Images) -> list[Copy]:
     """The images that are also in `of`, each once, in their order; with several that fit, the same pixels first."""
-    known = {digest: number for number, digest in reversed(list(enumerate(_as_bytes(of.whole))))}
-    same = {i: known[digest] for i, digest in enumerate(_as_bytes(images.whole)) if digest in known}
+    known = {digest: number for number, digest in reversed(list(enumerate(as_bytes(of.whole))))}
+    same = {i: known[digest] for i, digest in enumerate(as_bytes(images.whole)) if digest in known}
     found = {i: Copy(i, number, True) for i, number in same.items()}
     for i, j in _near(images.near, of.near):
         if i not in found and _difference(images.pixels[i], of.pixels[j]) <= LEVELS:
@@ -68,5 +68,6 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(one - two).mean())
 
 
-def _as_bytes(digests: np.ndarray) -> list[bytes]:
+def as_bytes(digests: np.ndarray) -> list[bytes]:
+    """The rows of uint8 (n, size), each as bytes."""
     return [bytes(digest) for digest in np.ascontiguousarray(digests).view(f"V{digests.shape[1]}").ravel()]

@@ -15,10 +15,12 @@ from s9.data.sources.folder_decode import chosen_size, decoded, too_deep
 from s9.data.sources.folder_files import FolderFiles, folder_files
 from s9.data.sources.folder_parts import Part, below, split_up, whole_parts, without_copies
 from s9.system.errors import UserError
+from s9.system.letters import one_line
 
 log = logging.getLogger("s9")
 
 NAMED = 3  # broken files that the log names
+LISTED = 6  # classes that the log names
 
 
 def load_folder(config: FolderConfig, seed: int) -> ImageSet:
@@ -31,7 +33,7 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
         UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
     """
     root = Path(config.root)
-    found = folder_files(root)
+    found = folder_files(root, drop_gone=config.broken == "drop")
     chosen, side = (config.image_size, 0) if config.image_size else chosen_size(found.splits["train"])
     arrays = decoded(found.splits, config, chosen)
     broken = _broken(found, arrays, config)
@@ -93,7 +95,8 @@ def _taken(found: FolderFiles, broken: list[Problem]) -> str:
         names = "; ".join(f"{problem.file}: {problem.problem}" for problem in broken[:NAMED])
         more = f"; and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         parts.append(f"{'' if found.left_out else 'left out: '}{len(broken):,} broken ({names}{more})")
-    taken = f"{count:,} images of {len(found.class_names):,} classes"
+    names = ", ".join(found.class_names[:LISTED]) + (", ..." if len(found.class_names) > LISTED else "")
+    taken = f"{count:,} images of {len(found.class_names):,} classes ({one_line(names)})"
     return f"{taken}; {', '.join(parts)}" if parts else taken
 
 

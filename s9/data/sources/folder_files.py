@@ -42,14 +42,17 @@ class FolderFiles:
         return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def folder_files(root: Path) -> FolderFiles:
+def folder_files(root: Path, *, drop_gone: bool = False) -> FolderFiles:
     """The images below the absolute path `root`: see `layout_of`.
+
+    Args:
+        drop_gone: a link to a file that is gone is left out; else it is refused.
 
     Raises:
         UserError: names the folder or file that is missing, empty, cannot be read or is of a class that a split lacks.
     """
     layout = layout_of(root)
-    scan = _Scan(layout.left_out)
+    scan = _Scan(layout.left_out, drop_gone)
     classes = {split: scan.classes(folder) for split, folder in layout.folders.items()}
     if len(classes["train"]) < 2:
         train = shown(layout.folders["train"])
@@ -69,8 +72,8 @@ def folder_files(root: Path) -> FolderFiles:
 class _Scan:
     """Scans folders with os.scandir: pathlib takes ten times as long for 60,000 files."""
 
-    def __init__(self, left_out: Counter[tuple[str, str]]):
-        self.left_out = left_out
+    def __init__(self, left_out: Counter[tuple[str, str]], drop_gone: bool):
+        self.left_out, self.drop_gone = left_out, drop_gone
 
     def classes(self, split: Path) -> dict[str, list[os.DirEntry[str]]]:
         """The class folders by name; several folders if their names are Unicode forms of one name."""
@@ -91,7 +94,7 @@ class _Scan:
             found += self._images(folder.path, f"{one_form(folder.name)}/", label, (os.path.realpath(folder.path),))
         if not found:
             here = FolderFiles((), {}, {}, self.left_out - before).said()
-            wanted = "wanted: images such as .jpg, .png, .webp or .tif files"
+            wanted = "add images such as .jpg, .png, .webp or .tif files, or remove the folder"
             raise UserError(f"{folders[0].path}: the class is empty; {here + '; ' if here else ''}{wanted}")
         return sorted(found, key=lambda file: (file.name, file.path))
 
@@ -108,6 +111,9 @@ class _Scan:
                 try:
                     state = entry.stat()
                 except OSError as error:  # a link to a file that is gone
+                    if self.drop_gone and isinstance(error, FileNotFoundError):
+                        self.left_out["link to a file that is gone", "links to files that are gone"] += 1
+                        continue
                     raise UserError(f"{entry.path}: cannot be read ({error.strerror}); mend or remove it") from None
                 if stat.S_ISREG(state.st_mode):
                     name = one_form(f"{below}{name}")

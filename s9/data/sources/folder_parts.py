@@ -9,7 +9,7 @@ import numpy as np
 
 from s9.config.data import FolderConfig
 from s9.data.image_set import Problem, Rows, Split
-from s9.data.sources.copies import Images, copies
+from s9.data.sources.copies import Images, as_bytes, copies
 from s9.data.sources.folder_files import File, FolderFiles
 from s9.data.split import MOST_TEST, held_out
 from s9.system.errors import UserError
@@ -71,7 +71,9 @@ def whole_parts(found: FolderFiles, arrays: Mapping[str, np.ndarray]) -> dict[st
         parts[split] = Part(files, labels, stored=stored, rows=rows)
         for label in sorted(set(range(len(found.class_names))) - set(parts[split].labels.tolist())):
             folder = found.folders[split] / found.class_names[label]
-            raise UserError(f"{folder}: the class is empty; none of its files can be read as an image")
+            raise UserError(
+                f"{folder}: the class is empty: none of its files can be read as an image; mend or remove it"
+            )
     return parts
 
 
@@ -83,13 +85,14 @@ def split_up(parts: Mapping[str, Part], config: FolderConfig, seed: int) -> tupl
     """
     train, val, test = parts["train"], parts.get("val"), parts.get("test")
     if test is None:
-        of, name = (train, "train") if val is None else (val, "val")
+        of = train if val is None else val
         size = HALF if config.test_size is None and val is not None else config.test_size
         rest, test = of.divided(*held_out(of.labels, size, TEST_SEED, key="data.test_size", most=MOST_TEST))
         train, val = (rest, None) if val is None else (train, rest)
-        log.info(
-            f"test: {len(test.rows):,} of {len(of.rows):,} images of {name}, the same in every run; no folder test"
-        )
+        there = "" if val is None else " of val"
+        log.info(f"test: {len(test.rows):,} of {len(of.rows):,} images{there}, the same in every run")
+    elif config.test_size is not None:
+        log.info(f"data.test_size={config.test_size} is not used: the folder has a test")
     if val is None:
         train, val = train.divided(*held_out(train.labels, config.val_size, seed))
     return train, val, test
@@ -116,7 +119,26 @@ def without_copies(
             "them with data.duplicates=keep"
         )
     cleaned.say()
-    return (train, val, test), cleaned.problems
+    return (train, val, test), [*cleaned.problems, *in_two_classes((train, val, test), root)]
+
+
+def in_two_classes(parts: tuple[Part, ...], root: Path) -> list[Problem]:
+    """The images whose pixels are also those of an image of another class; they stay, and the log counts them."""
+    first: dict[bytes, File] = {}
+    problems = []
+    for part in parts:
+        for place, digest in enumerate(as_bytes(part.stored["whole"][part.rows])):
+            file = part.file(place)
+            known = first.setdefault(digest, file)
+            if known.label != file.label:
+                pair = below(file, root), below(known, root)
+                problems.append(Problem(pair[0], "same pixels in another class", other=pair[1], done="kept"))
+    if problems:
+        one = problems[0]
+        log.warning(
+            f"{len(problems):,} images are in two classes, such as {one.file} and {one.other}: one may be wrong"
+        )
+    return problems
 
 
 class _Cleaned:
@@ -133,14 +155,8 @@ class _Cleaned:
             for copy in found:
                 what = "same pixels as" if copy.same else "near copy of"
                 pair = below(ours.file(copy.number), self.root), below(other.file(copy.of), self.root)
-                done = "kept" if self.duplicates == "keep" else "dropped"
+                done = "dropped" if self.duplicates == "drop" else "kept"
                 self.problems.append(Problem(pair[0], what, other=pair[1], done=done))
-            if found and self.duplicates == "refuse":
-                first = self.problems[0]
-                raise UserError(
-                    f"data.duplicates=refuse: {len(found):,} images are in two splits, such as {first.file} "
-                    f"({first.problem} {first.other}); data.duplicates=drop leaves out one of each pair"
-                )
             if self.duplicates == "drop":
                 ours = ours.without([copy.number for copy in found])
         return ours
@@ -150,11 +166,15 @@ class _Cleaned:
         kinds = ((same, "with the same pixels"), (len(self.problems) - same, "near copies"))
         listed = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
         if listed:
-            done = "kept" if self.duplicates == "keep" else "dropped"
-            log.info(
-                f"{len(self.problems):,} images are in two of train, val and test ({listed}); one of each pair is "
-                f"{done} (data.duplicates={self.duplicates})"
-            )
+            said = f"{len(self.problems):,} images are in two of train, val and test ({listed})"
+            if self.duplicates == "refuse":
+                first = self.problems[0]
+                raise UserError(
+                    f"data.duplicates=refuse: {said}, such as {first.file} ({first.problem} {first.other}); remove "
+                    "them, or say data.duplicates=drop, which leaves out one of each pair"
+                )
+            done = "one of each pair is dropped" if self.duplicates == "drop" else "all are kept"
+            log.info(f"{said}; {done} (data.duplicates={self.duplicates})")
 
 
 def below(file: File, root: Path) -> str:

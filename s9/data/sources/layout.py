@@ -14,6 +14,7 @@ NAMES = {  # of a split's folder, in any case
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".xz", ".7z", ".rar", ".bz2")
 WANTED = "wanted: <root>/<class>/*, or <root>/train/<class>/* and, if there are any, <root>/val and <root>/test"
 OTHER_WAYS = "Other ways: data=cifar10 data.archive=<file>, or data=digits"
 
@@ -48,8 +49,12 @@ def layout_of(root: Path) -> Layout:
     for name in inside:
         if root / name not in given.values():
             split_name = name if name in found.values() else None
-            said = f"{split_name} without class folders" if split_name else "folder next to train"
-            layout.left_out[said, said if split_name else "folders next to train"] += 1
+            if split_name:
+                count = sum(is_image(entry.name) for entry in entries(root / name))
+                said = f"{split_name} with {count:,} images, but no class folders"
+                layout.left_out[said, said] += 1
+            else:
+                layout.left_out["folder next to train", "folders next to train"] += 1
     return layout
 
 
@@ -61,7 +66,8 @@ def _unwrapped(root: Path) -> Path:
         except UserError:
             if root.is_dir():
                 raise
-            raise UserError(f"data.root={shown(root)}: there is no such folder; {WANTED}. {OTHER_WAYS}") from None
+            what = "is a file; unpack it, and give the folder" if root.exists() else "there is no such folder"
+            raise UserError(f"data.root={shown(root)}: {what}; {WANTED}. {OTHER_WAYS}") from None
         folders = [entry for entry in inside if is_folder(entry)]
         images = [entry for entry in inside if is_image(entry.name) and entry not in folders]
         if images and not folders:
@@ -69,7 +75,9 @@ def _unwrapped(root: Path) -> Path:
                 f"data.root={shown(root)}: its {len(images):,} images lie in no class folder; {WANTED}. {OTHER_WAYS}"
             )
         if not folders:
-            raise UserError(f"data.root={shown(root)}: there is no class folder in it; {WANTED}. {OTHER_WAYS}")
+            archive = next((entry.name for entry in inside if ending_of(entry.name) in ARCHIVES), None)
+            there = f"there is no class folder in it{f'; unpack {archive} first' if archive else ''}"
+            raise UserError(f"data.root={shown(root)}: {there}; {WANTED}. {OTHER_WAYS}")
         names = [name for of in NAMES.values() for name in of]
         if len(folders) > 1 or folders[0].name.lower() in names or folders[0].is_symlink():
             return root
