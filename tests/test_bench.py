@@ -161,7 +161,7 @@ def test_an_epoch_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (["images=255"], "error: images=255: must be two batches or more (trainer.batch_size=128)"),
         (["trainer.epoch=3"], "error: trainer.epoch=3: there is no such key; did you mean trainer.epochs?"),
         (["repeat=3"], "error: repeat=3: there is no such key; "),
-        (["data=folder", "data.root=nowhere"], "error: data.root=nowhere: there is no folder nowhere/train"),
+        (["data=folder", "data.root=nowhere"], "error: data.root=nowhere: there is no such folder; wanted: "),
         (["trainer.device=cuda:7"], "error: trainer.device=cuda:7: not on this machine; here: auto"),
         (["bench=step", "model=strided"], "error: model=strided: "),
         (["bench=augment", "aug=basic"], "error: aug=basic: "),

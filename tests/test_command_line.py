@@ -64,7 +64,7 @@ def test_help_lists_every_option_with_an_example(s9: Run) -> None:
         (["model.dropot=0.1"], "error: model.dropot=0.1: there is no such key; did you mean model.dropout?"),
         (["data.val_size=5000"], "error: data.val_size=5000: must be 0, or from 10"),
         (["trainer.device=cuda:7"], "error: trainer.device=cuda:7: not on this machine; here: auto"),
-        (["data=folder", "data.root=nowhere"], "error: data.root=nowhere: there is no folder nowhere/train"),
+        (["data=folder", "data.root=nowhere"], "error: data.root=nowhere: there is no such folder; wanted: "),
         (["model.dropout=0,0.1"], "error: model.dropout=0,0.1: names several values; add -m"),
         (["--nonsense"], "error: unrecognized arguments: --nonsense"),
     ],

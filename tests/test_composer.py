@@ -208,7 +208,7 @@ def test_images_count_by_what_they_are_and_not_by_where_they_lie(tmp_path: Path)
         images_in(tmp_path / name, offset)
     (tmp_path / "link").symlink_to(tmp_path / "one")
     folders = ",".join(str(tmp_path / name) for name in ("one", "other", "link"))
-    plan = plan_of(Asked(["data=folder", "data.val_size=2", f"data.root={folders}"]))
+    plan = plan_of(Asked(["data=folder", "data.duplicates=keep", "data.val_size=2", f"data.root={folders}"]))
     assert [Path(job.values["data.root"]).name for job in plan.jobs] == ["one", "other"]
 
 

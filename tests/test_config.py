@@ -59,7 +59,7 @@ WRONG = {
     "trainer.label_smoothing=1": ["trainer.label_smoothing=1", "[0, 1)"],
     "trainer.ema_decay=1": ["trainer.ema_decay=1", "[0, 1)"],
     "trainer.clip_norm=0": ["trainer.clip_norm=0", "more than 0"],
-    "data.val_size=-1": ["data.val_size=-1", "0 or more"],
+    "data.val_size=-1": ["data.val_size=-1", "a number of images"],
     "data.kind=other": ["data.kind=other", "an option of conf/data chooses it"],
     "wandb.mode=sometimes": ["wandb.mode=sometimes", "auto"],
     "wandb.timeout=3600": ["wandb.timeout=3600", "at most 20"],
