@@ -47,8 +47,8 @@ def held_out(
     if not classes <= count <= largest:
         nothing = "0, or " if key == "data.val_size" else ""
         raise UserError(
-            f"{said}: must be {nothing}from {classes} (one per class) to {largest}, since there are {len(labels)} images to "
-            "hold out of"
+            f"{said}: must be {nothing}from {classes} (one per class) to {largest}, since there are "
+            f"{len(labels)} images to hold out of"
         )
     from sklearn.model_selection import train_test_split  # here: takes a second, and not every data set needs it
 
