@@ -62,7 +62,13 @@ def peaks(folder: Path, images: int) -> dict[str, int]:
             for number in range(count):
                 (folder / "images" / split / name / f"{number}.png").write_bytes(file.getvalue())
     overrides = [
-        *("data=folder", f"data.root={folder / 'images'}", f"data.cache={folder / 'cache'}", "data.val_size=0"),
+        *(
+            "data=folder",
+            f"data.root={folder / 'images'}",
+            f"data.cache={folder / 'cache'}",
+            "data.val_size=0",
+            "data.duplicates=keep",
+        ),
         *(f"data.image_size={PIXELS}", "data.loader=workers", "data.workers=1", "aug=basic", "model=strided"),
         *("trainer.epochs=1", "trainer.steps_per_epoch=2", "trainer.batch_size=4", "wandb=disabled"),
     ]

@@ -217,6 +217,6 @@ def test_a_run_on_classes_and_files_with_markup_ends_well(tmp_path: Path) -> Non
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             for number in range(8):
                 Image.new("RGB", (8, 8), colour).save(tmp_path / "pets" / split / name / f"$<i>{number}$.png")
-    folder = ["data=folder", "data.root=pets", "data.val_size=4", "trainer.batch_size=4"]
+    folder = ["data=folder", "data.root=pets", "data.val_size=4", "data.duplicates=keep", "trainer.batch_size=4"]
     done = run(tmp_path, "train", *SHORT, HERE, *folder)
     assert (done.returncode, done.stderr) == (0, "")
