@@ -139,6 +139,8 @@ class Config:
             used = self.teacher is not None or value == alone
             require(f"distillation.{key}", value, used, f"{alone} without a teacher; add teacher=<a run>")
         require("transfer_lr", self.transfer_lr, 0 < self.transfer_lr <= 1, "more than 0, at most 1")
+        used = self.init_from is not None or self.transfer_lr == Config.transfer_lr
+        require("transfer_lr", self.transfer_lr, used, f"{Config.transfer_lr} without init_from; add init_from=<a run>")
         require("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         fits = self.aug.backend == "device" or self.data.loader != "resident"
         wanted = "device with data.loader=resident; add data.loader=workers (and data.workers=2, say)"

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from s9.data.augmentation.image_augment import ImageAugment
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 images (B, 3, H, W), int64 labels (B,)
-IndexedBatch = tuple[
-    torch.Tensor, torch.Tensor, torch.Tensor
-]  # a Batch, and its images' int64 places (B,) in the epoch
+IndexedBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # a Batch, and int64 places (B,) in the epoch
 
 RESIDENT_PART = 1 / 3  # of the free memory that train may take with data.loader=auto
 EVAL_BATCH = 500  # images; fixed, so that a run scored again gives the same number to the last digit

@@ -40,7 +40,7 @@ def copies(images: Images, of: Images) -> list[Copy]:
     same = {i: known[digest] for i, digest in enumerate(as_bytes(images.whole)) if digest in known}
     found = {i: Copy(i, number, True) for i, number in same.items()}
     for i, j in _near(images.near, of.near):
-        if i not in found and _difference(images.pixels[i], of.pixels[j]) <= LEVELS:
+        if i not in found and difference(images.pixels[i], of.pixels[j]) <= LEVELS:
             found[i] = Copy(i, j, False)
     return [found[i] for i in sorted(found)]
 
@@ -62,7 +62,7 @@ def _near(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
             yield from zip(i[close].tolist(), j[close].tolist(), strict=True)
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> float:
+def difference(a: np.ndarray, b: np.ndarray) -> float:
     """Mean difference of two images in grey levels, after the mean of each channel is taken out."""
     one, two = (image.astype(np.float32) - image.mean((0, 1), dtype=np.float32) for image in (a, b))
     return float(np.abs(one - two).mean())
