@@ -12,9 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from s9.data.sources.copies import BITS, LEVELS, difference
-from s9.data.sources.square import perceptual_hash, squared
-
-SIZE = 64  # pixels of the squares that are compared
+from s9.data.sources.square import perceptual_hash, thumbnail
 
 
 def saved_again(image: Image.Image, quality: int) -> Image.Image:
@@ -49,13 +47,12 @@ def main(root: Path) -> None:
     """Prints a line for each change, and the least number of bits between two different photos."""
     photos = [Image.open(path).convert("RGB") for path in sorted(root.rglob("*.jpg"))]
     hashes = [perceptual_hash(photo) for photo in photos]
-    squares = [np.asarray(squared(photo, SIZE, "crop")) for photo in photos]
+    small = [thumbnail(photo) for photo in photos]
     print(f"{len(photos)} photos; found: at most {BITS} bits and {LEVELS:g} levels differ")
     for name, change in CHANGES.items():
         copies = [change(photo) for photo in photos]
         bits = np.array([(perceptual_hash(copy) ^ of).bit_count() for copy, of in zip(copies, hashes, strict=True)])
-        own = zip(copies, squares, strict=True)
-        levels = np.array([difference(np.asarray(squared(copy, SIZE, "crop")), of) for copy, of in own])
+        levels = np.array([difference(thumbnail(copy), of) for copy, of in zip(copies, small, strict=True)])
         found = np.mean((bits <= BITS) & (levels <= LEVELS))
         print(f"{name:28} {100 * found:4.0f} % found; bits: median {np.median(bits):.0f}, most {bits.max()}; ", end="")
         print(f"levels: median {np.median(levels):.1f}, most {levels.max():.1f}")

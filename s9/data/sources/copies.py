@@ -1,8 +1,8 @@
-"""Finds images that are in two splits: the same pixels, or near copies (resized, saved again, a little brighter).
+"""Finds images that are in two splits: the same pixels, or near copies (another size or shape, saved again, grey).
 
 An image that the network has trained on says nothing on test. Near copies agree in all but a few bits of their
-perceptual hash, and are then held against each other pixel by pixel, since plain images (digits on white) often have
-equal hashes.
+perceptual hash, and so do their thumbnails in grey, which are compared too, since plain images (digits on white) often
+have equal hashes. Both are of the whole image, so that data.image_size and data.resize change nothing.
 """
 
 from collections.abc import Iterator
@@ -10,20 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s9.data.image_set import Rows
-
-BITS = 4  # of 64 that may differ. Photographs: copies 0 to 4 (JPEG quality 30, a third of the size), others 14 or more
-LEVELS = 8.0  # mean difference of the pixels of near copies, brightness taken out: at most 2.5 for the copies above
+BITS = 4  # of 64 that may differ; of two different photos at least 14 did (python -m tests.near_copies)
+LEVELS = 8.0  # mean difference of two thumbnails, brightness taken out; of the copies there up to 7.1
 _PARTS = BITS + 1  # of a hash: two hashes that differ in BITS bits agree in one part at least
 _BLOCK = 2_000_000  # pairs that are compared at a time
 
 
 class Images(NamedTuple):
-    """What is compared of n images. pixels: uint8 (n, S, S, 3)."""
+    """What is compared of n images."""
 
-    whole: np.ndarray  # uint8 (n, digest size): of the pixels before they were brought to S x S
+    whole: np.ndarray  # uint8 (n, digest size): of the pixels of the whole image
     near: np.ndarray  # uint64 (n,): perceptual hash
-    pixels: np.ndarray | Rows
+    small: np.ndarray  # uint8 (n, T, T): thumbnails
 
 
 class Copy(NamedTuple):
@@ -40,7 +38,7 @@ def copies(images: Images, of: Images) -> list[Copy]:
     same = {i: known[digest] for i, digest in enumerate(as_bytes(images.whole)) if digest in known}
     found = {i: Copy(i, number, True) for i, number in same.items()}
     for i, j in _near(images.near, of.near):
-        if i not in found and difference(images.pixels[i], of.pixels[j]) <= LEVELS:
+        if i not in found and difference(images.small[i], of.small[j]) <= LEVELS:
             found[i] = Copy(i, j, False)
     return [found[i] for i in sorted(found)]
 
@@ -63,8 +61,8 @@ def _near(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean difference of two images in grey levels, after the mean of each channel is taken out."""
-    one, two = (image.astype(np.float32) - image.mean((0, 1), dtype=np.float32) for image in (a, b))
+    """Mean difference of two thumbnails (T, T) in grey levels, after the mean of each is taken out."""
+    one, two = (image.astype(np.float32) - image.mean(dtype=np.float32) for image in (a, b))
     return float(np.abs(one - two).mean())
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from s9.data.sources.metadata import ORIENTATION, without_metadata
-from s9.data.sources.square import perceptual_hash, squared
+from s9.data.sources.square import perceptual_hash, squared, thumbnail
 from s9.system.errors import UserError
 
 _ENDINGS = {  # by Pillow's name of the format; the most frequent formats first, since they are tried in this order
@@ -68,6 +68,7 @@ class Decoded(NamedTuple):
     """pixels: uint8 (image_size, image_size, 3). greatest: highest value of a file with over 8 bits per channel.
 
     whole: digest of the pixels before they were brought to the image size. near: perceptual hash of these pixels.
+    small: uint8 thumbnail of them.
     """
 
     pixels: np.ndarray
@@ -75,6 +76,7 @@ class Decoded(NamedTuple):
     greatest: int | None
     whole: bytes
     near: int
+    small: np.ndarray
 
 
 class BrokenImageError(UserError):
@@ -121,12 +123,13 @@ def decode_image(file: Path, image_size: int, bits: int = 16, *, resize: str = "
         image, greatest = _upright(content, bits)
         pixels = np.asarray(squared(image, image_size, resize))
         whole, near = _digest(np.asarray(image).tobytes() + repr(image.size).encode()), perceptual_hash(image)
+        small = thumbnail(image)
     except Exception as error:  # for a damaged file a decoder may raise anything, struct.error and TypeError included
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):  # its text names a buffer in memory
             reason = "its content is not a readable image format"
         raise BrokenImageError(file, reason) from None
-    return Decoded(pixels, _digest(content), greatest, whole=whole, near=near)
+    return Decoded(pixels, _digest(content), greatest, whole=whole, near=near, small=small)
 
 
 def original(file: Path, longest: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from s9.data.sources.cache import ANOTHER, cache_folder, cached_arrays
 from s9.data.sources.decode import DIGEST_SIZE, BrokenImageError, Decoded, decode_image, quiet
 from s9.data.sources.folder_files import File
 from s9.data.sources.pool import MANY, in_order
+from s9.data.sources.square import THUMBNAIL
 from s9.system.errors import UserError
 
 log = logging.getLogger("s9")
@@ -49,7 +50,7 @@ def chosen_size(files: list[File]) -> tuple[int, int]:
 
 
 def decoded(splits: Splits, config: FolderConfig, image_size: int) -> dict[str, np.ndarray]:
-    """The arrays of the files of each split, mapped from the cache: images, digests, whole and near.
+    """The arrays of the files of each split, mapped from the cache: images, digests, whole, near and small.
 
     train_sums: int64 (N, 6), per image the sums of each channel and of its squares. broken, where there are any:
     strings (count, 3) of split, index and reason; such a row of the images is black. high_depth: see `_decode`.
@@ -129,13 +130,14 @@ def _one(file: File, image_size: int, config: FolderConfig) -> Decoded | str:
 
 def _empty(count: int) -> dict[str, np.ndarray]:
     digests, whole = (np.zeros((count, DIGEST_SIZE), np.uint8) for _ in range(2))
-    return {"digests": digests, "whole": whole, "near": np.zeros(count, np.uint64)}
+    small = np.zeros((count, THUMBNAIL, THUMBNAIL), np.uint8)
+    return {"digests": digests, "whole": whole, "near": np.zeros(count, np.uint64), "small": small}
 
 
 def _keep(arrays: dict[str, np.ndarray], index: int, made: Decoded) -> None:
     arrays["digests"][index] = np.frombuffer(made.digest, np.uint8)
     arrays["whole"][index] = np.frombuffer(made.whole, np.uint8)
-    arrays["near"][index] = made.near
+    arrays["near"][index], arrays["small"][index] = made.near, made.small
 
 
 def _sums(images: np.ndarray) -> np.ndarray:
@@ -174,7 +176,7 @@ def too_deep(file: File) -> UserError:
 
 def _say_before(count: int, size: int, to: Path) -> None:
     """Says that decoding takes a while. Raises UserError where the disk has no room for the images."""
-    needed, free = count * (3 * size**2 + 100), shutil.disk_usage(to).free
+    needed, free = count * (3 * size**2 + THUMBNAIL**2 + 100), shutil.disk_usage(to).free
     if needed > free:
         raise UserError(f"data.cache={to.parent}: {in_bytes(needed)} needed, {in_bytes(free)} free; {ANOTHER}")
     if count >= MANY:

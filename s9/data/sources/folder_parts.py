@@ -51,7 +51,7 @@ class Part:
 
     @property
     def compared(self) -> Images:
-        return Images(self.stored["whole"][self.rows], self.stored["near"][self.rows], pixels=self.split.images)
+        return Images(*(self.stored[name][self.rows] for name in Images._fields))
 
 
 def whole_parts(found: FolderFiles, arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
@@ -67,7 +67,7 @@ def whole_parts(found: FolderFiles, arrays: Mapping[str, np.ndarray]) -> dict[st
     for split, files in found.splits.items():
         rows = np.delete(np.arange(len(files)), sorted(broken[split]))
         labels = np.array([file.label for file in files], np.int64)
-        stored = {name: arrays[f"{split}_{name}"] for name in ("images", "digests", "whole", "near")}
+        stored = {name: arrays[f"{split}_{name}"] for name in ("images", "digests", "whole", "near", "small")}
         parts[split] = Part(files, labels, stored=stored, rows=rows)
         for label in sorted(set(range(len(found.class_names))) - set(parts[split].labels.tolist())):
             folder = found.folders[split] / found.class_names[label]

@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image, ImageOps
 
+THUMBNAIL = 16  # pixels
+
 
 def squared(image: Image.Image, size: int, resize: str) -> Image.Image:
     """The image as size x size pixels.
@@ -30,3 +32,8 @@ def perceptual_hash(image: Image.Image) -> int:
         grey = grey.reduce(factor)  # a fast mean: the hash looks at 32 x 32 pixels
     bits: np.ndarray = imagehash.phash(grey).hash
     return int.from_bytes(np.packbits(bits.ravel()).tobytes())
+
+
+def thumbnail(image: Image.Image) -> np.ndarray:
+    """uint8 (THUMBNAIL, THUMBNAIL): the whole image in grey, stretched; the same for any image size and way to crop."""
+    return np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
