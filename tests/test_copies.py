@@ -176,11 +176,19 @@ def test_an_image_in_two_classes_is_named_and_stays(
     picture(7, (180, 60, 60)).save(tmp_path / "pets" / "train" / "dog" / "wrong.bmp")
     data = load("drop")
     assert len(data.train) == 17
-    assert ("train/dog/wrong.bmp", "same pixels in another class", "train/cat/7.png", "kept") in data.problems
+    assert ("train/dog/wrong.bmp", "same pixels in another class", "train/cat/7.png", "named") in data.problems
     assert (
         "1 images are in two classes, such as train/dog/wrong.bmp and train/cat/7.png: one may be wrong"
         in caplog.messages
     )
+
+
+def test_a_dropped_copy_of_another_class_is_named_so_too(load: Callable[..., ImageSet], tmp_path: Path) -> None:
+    picture(8, (180, 60, 60)).save(tmp_path / "pets" / "test" / "dog" / "wrong.bmp")
+    assert [(problem.problem, problem.done) for problem in load("drop").problems if "cat/8.png" in problem.file] == [
+        ("same pixels as", "dropped")
+    ]
+    assert ("test/dog/wrong.bmp", "same pixels in another class", "train/cat/8.png", "named") in load("drop").problems
 
 
 @pytest.mark.real

@@ -124,7 +124,7 @@ class Problem(NamedTuple):
     file: str
     problem: str  # same pixels as, near copy of, or why the file cannot be read
     other: str  # the file that it is a copy of, or empty
-    done: str  # dropped or kept
+    done: str  # dropped or kept; named: an image in two classes, of which one may be wrong
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def without_copies(
         UserError: data.duplicates=refuse and there are some, or a class of train has no other images.
     """
     train, val, test = parts
+    other_class = in_two_classes(parts, root)  # first: of such a pair the image that is dropped may be the right one
     cleaned = _Cleaned(config.duplicates, root)
     val = cleaned.part(val, [test])
     train = cleaned.part(train, [test, val])
@@ -119,11 +120,11 @@ def without_copies(
             "them with data.duplicates=keep"
         )
     cleaned.say()
-    return (train, val, test), [*cleaned.problems, *in_two_classes((train, val, test), root)]
+    return (train, val, test), [*cleaned.problems, *other_class]
 
 
 def in_two_classes(parts: tuple[Part, ...], root: Path) -> list[Problem]:
-    """The images whose pixels are also those of an image of another class; they stay, and the log counts them."""
+    """The images whose pixels are also those of an image of another class; the log counts them, copies or not."""
     first: dict[bytes, File] = {}
     problems = []
     for part in parts:
@@ -132,7 +133,7 @@ def in_two_classes(parts: tuple[Part, ...], root: Path) -> list[Problem]:
             known = first.setdefault(digest, file)
             if known.label != file.label:
                 pair = below(file, root), below(known, root)
-                problems.append(Problem(pair[0], "same pixels in another class", other=pair[1], done="kept"))
+                problems.append(Problem(pair[0], "same pixels in another class", other=pair[1], done="named"))
     if problems:
         one = problems[0]
         log.warning(
