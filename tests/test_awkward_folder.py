@@ -62,6 +62,7 @@ def test_copies_and_the_broken_file_are_named_in_a_file(trained: Path) -> None:
     copies = [row for row in rows if row["other"]]
     assert {row["problem"] for row in copies} == {"same pixels as", "near copy of"}
     assert all("copy of" in row["file"] + row["other"] or "small" in row["file"] + row["other"] for row in copies)
+    assert any(line.endswith("named in run/image_problems.csv") for line in lines(trained))
     assert any(f"{len(copies)} images are in two of train, val and test" in line for line in lines(trained))
 
 

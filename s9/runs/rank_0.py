@@ -217,6 +217,8 @@ class Run:
         log.info(f"{facts.parameters:,} parameters, receptive field {facts.receptive_field}")
         devices = f"{ranks.device}" if ranks.world == 1 else f"{ranks.world} x {ranks.device.type}"
         log.info(f"{devices}, {p.compute.precision_name}, {self.folder}")
+        if data.problems:
+            log.info(f"the copies and broken files are named in {self.folder.problems}")
         for line in said.before(self.config.trainer, data, p.batches):
             log.info(line)
         if self.resumed and self.status.content["starts"] > 1:
