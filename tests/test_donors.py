@@ -20,7 +20,8 @@ from s9.cli.compose import Asked, checked, compose, compose_config
 from s9.cli.plan import Plan, plan_of
 from s9.cli.study import read_asked
 from s9.config.schema import Config
-from s9.runs.donor_folders import SHIPPED, folder_of, shipped
+from s9.models.shipped import SHIPPED, shipped
+from s9.runs.donor_folders import folder_of
 from s9.runs.donors import donor_of, donors_of
 from s9.runs.prepare import digest_of, prepare
 from s9.system.errors import UserError

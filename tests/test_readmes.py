@@ -13,7 +13,7 @@ from s9.benchmarks.page import write_page
 from s9.cli.compose import Asked, checked, compose
 from s9.cli.door import key_values
 from s9.evaluate import ALLOWED
-from s9.runs.donor_folders import shipped
+from s9.models.shipped import shipped
 from s9.system.errors import UserError
 from tests.conftest import ROOT
 

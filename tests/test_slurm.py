@@ -159,7 +159,7 @@ def test_a_job_that_reaches_its_time_limit_resumes_and_ends_as_if_alone(
 @pytest.mark.slow
 @on_slurm
 def test_a_job_that_reaches_its_time_limit_too_often_is_interrupted() -> None:
-    slurm, a = pool(timeout_min=1, max_num_timeout=0), task()
+    slurm, a = pool(timeout_min=10, max_num_timeout=0), task()  # SLURM itself warns long after the test
     slurm.start([a])
     training(a)
     said("scancel", "--signal=USR1", job_of(slurm))  # what SLURM sends before the limit

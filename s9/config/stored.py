@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from s9.config.data import DATA_CONFIGS
+from s9.config.model import ModelConfig
 from s9.config.schema import Config, register_schemas, to_config
 from s9.system.errors import UserError
 
@@ -48,3 +49,17 @@ def read_stored(path: Path) -> Config:
     except OmegaConfBaseException as error:  # a key that this version does not know, a value of another type
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
     return to_config(OmegaConf.create(merged))
+
+
+def read_model(stored: Any) -> ModelConfig:
+    """The network that a file of weights stores as nested dictionaries.
+
+    Raises:
+        UserError: a key or a value is none of a network.
+    """
+    try:
+        model: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), stored))
+    except OmegaConfBaseException as error:
+        raise UserError(f"model: {str(error).splitlines()[0]}") from None
+    checked: ModelConfig = model
+    return checked

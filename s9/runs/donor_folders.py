@@ -3,15 +3,10 @@
 import os
 from pathlib import Path
 
+from s9.models.shipped import SHIPPED, shipped
 from s9.tracking.folder import RunFolder
 
-SHIPPED = Path(__file__).parent.parent / "models" / "weights"
 WEIGHTS = ".safetensors"  # the ending of a file of weights
-
-
-def shipped() -> list[str]:
-    """The names of the weights that come with s9."""
-    return sorted(path.name for path in SHIPPED.iterdir() if RunFolder(path).config.is_file())
 
 
 def runs_of(given: str) -> list[str]:

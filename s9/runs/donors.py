@@ -16,7 +16,8 @@ from s9.config.schema import Config
 from s9.data.image_set import ImageFacts, in_short
 from s9.data.split import MOST_TEST, count_of
 from s9.models.s9net import S9Net
-from s9.runs.donor_folders import folder_of, runs_of, shipped
+from s9.models.shipped import shipped
+from s9.runs.donor_folders import folder_of, runs_of
 from s9.runs.trained import Trained
 from s9.system.compute import Compute
 from s9.system.errors import UserError

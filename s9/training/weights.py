@@ -1,15 +1,19 @@
-"""Weights on disk: safetensors files that hold numbers only, written whole or not at all."""
+"""Weights on disk: safetensors files of numbers, and of what these need to be used; written whole or not at all."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from s9.models.s9net import S9Net
+from s9.models.shipped import ABOUT
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 
@@ -21,11 +25,36 @@ def plain_module(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the model's weights and batch statistics; a reader sees the old file or the new one, never a part."""
+def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Writes the model's weights and batch statistics; a reader sees the old file or the new one, never a part.
+
+    Args:
+        about: what the weights need to be used without the run, as JSON in the file's metadata.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in plain_module(model).state_dict().items()}
-    write_whole(path, save(state))
+    write_whole(path, save(state, {ABOUT: json.dumps(about)} if about else None))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the file says about its weights; empty for weights from before December 2026.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+    return about if isinstance(about, dict) else {}
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of the numbers, as a file without metadata holds them: what a file says about them does not count."""
+    return hashlib.sha256(save(_read(path))).hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -34,14 +63,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged, or of another network.
     """
+    state = _read(path)
+    _refuse_other_network(path, state, plain_module(model).state_dict())
+    plain_module(model).load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
-    _refuse_other_network(path, state, plain_module(model).state_dict())
-    plain_module(model).load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
 
 
 def head_of(model: S9Net) -> str:

@@ -153,10 +153,15 @@ def _digest(content: bytes) -> bytes:
 def _upright(content: bytes, bits: int) -> tuple[Image.Image, int | None]:
     """The image in RGB, and its highest value if the file has more than 8 bits per channel."""
     image, greatest = _opened(content, bits)
+    return in_rgb(image), greatest
+
+
+def in_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB; transparent parts become white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB"), greatest
+    return image.convert("RGB")
 
 
 def _opened(content: bytes, bits: int) -> tuple[Image.Image, int | None]:

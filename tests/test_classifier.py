@@ -1,0 +1,202 @@
+"""s9.load and s9.models: a trained network by name, folder or file, and what it says of images of every kind."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import s9
+from s9.data.image_set import Split
+from s9.inference.classifier import Classifier, load
+from s9.models.shipped import shipped
+from s9.runs.about import about_weights
+from s9.system.errors import UserError
+from s9.tracking.folder import RunFolder
+from s9.training.evaluation import predict
+from s9.training.weights import digest_of, read_about
+from tests.awkward_folder import picture
+from tests.conftest import ROOT
+from tests.doors import run
+
+COLOUR = (120, 90, 60)
+
+
+@pytest.fixture(scope="module")
+def frontier() -> Classifier:
+    return load("frontier")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run on the digits, as a user's command leaves it."""
+    place = tmp_path_factory.mktemp("trained")
+    quick = ("data=digits", "aug=none", "trainer.epochs=1", "trainer.batch_size=64", "trainer.steps_per_epoch=3")
+    assert run(place, "train", *quick, "wandb=disabled", "hydra.run.dir=run").returncode == 0
+    return RunFolder(place / "run")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    picture(3, COLOUR, (60, 40)).save(path)
+    return path
+
+
+def same(found: np.ndarray, wanted: np.ndarray) -> bool:
+    return bool(np.array_equal(found, wanted))
+
+
+def test_every_shipped_network_is_listed_with_its_accuracy() -> None:
+    listed = s9.models()
+    assert list(listed) == shipped()
+    assert listed["frontier"].endswith("CIFAR-10 (JPEG): val 91.00 %, test 90.59 %")
+    assert listed["frontier"].startswith("181,834 parameters, 32 x 32 pixels, 10 classes")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_weights_know_all_that_their_folder_knows(name: str) -> None:
+    about, file = about_weights(name)
+    folder = RunFolder(file.parent.parent)
+    images, summary = folder.read_images(), folder.read_summary()
+    assert images is not None
+    assert (about.model, about.images.class_names) == (folder.read_config().model, images.class_names)
+    assert (about.images.mean, about.images.std) == (images.mean, images.std)
+    assert about.metrics == {split: summary[split] for split in ("val", "test") if split in summary}
+
+
+def test_a_file_of_weights_alone_is_enough(tmp_path: Path, photo: Path, frontier: Classifier) -> None:
+    file = shutil.copy(about_weights("frontier")[1], tmp_path / "mine.safetensors")
+    assert same(load(file)(photo).probs, frontier(photo).probs)
+
+
+def test_a_run_can_be_loaded_from_its_folder(trained: RunFolder) -> None:
+    net, summary = s9.load(trained.path), trained.read_summary()
+    assert net.classes == tuple("0123456789")
+    assert net.metrics == {split: summary[split] for split in ("val", "test")}
+
+
+def test_the_best_weights_of_a_run_carry_their_scores_too(trained: RunFolder) -> None:
+    record = trained.read_metrics()[0]
+    assert load(trained.path, weights="best").metrics["val"]["accuracy"] == record["val/accuracy"]
+
+
+def test_the_weights_of_a_run_name_its_identity(trained: RunFolder) -> None:
+    assert len(read_about(trained.final)["identity"]) == 64
+
+
+def test_a_run_whose_weights_say_nothing_is_read_from_its_folder(trained: RunFolder, tmp_path: Path) -> None:
+    older = RunFolder(shutil.copytree(trained.path, tmp_path / "older"))
+    save_file(load_file(older.final), older.final)
+    assert read_about(older.final) == {}
+    assert load(older.path).classes == tuple("0123456789")
+
+
+def test_what_a_file_says_does_not_change_which_weights_they_are(trained: RunFolder, tmp_path: Path) -> None:
+    save_file(load_file(trained.final), tmp_path / "plain.safetensors")
+    assert trained.final.read_bytes() != (tmp_path / "plain.safetensors").read_bytes()
+    assert digest_of(trained.final) == digest_of(tmp_path / "plain.safetensors")
+
+
+def test_all_kinds_of_images_give_the_same_answer(frontier: Classifier, photo: Path) -> None:
+    image = Image.open(photo)
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    kinds = [photo, str(photo), image, array, array / 255, tensor, tensor / 255]
+    found = [frontier(kind).probs for kind in kinds]
+    assert all(same(probs, found[0]) for probs in found)
+
+
+def test_a_batch_gives_a_list(frontier: Classifier, photo: Path) -> None:
+    squares = frontier.squares([photo, photo, photo])
+    for batch in (squares, torch.from_numpy(squares).permute(0, 3, 1, 2), [photo] * 3):
+        assert [found.label for found in frontier(batch)] == [frontier(photo).label] * 3
+
+
+def test_no_images_give_an_empty_list(frontier: Classifier) -> None:
+    assert frontier([]) == []
+
+
+def test_the_answer_is_that_of_scoring(frontier: Classifier) -> None:
+    squares = np.stack([np.asarray(picture(index, COLOUR, (32, 32))) for index in range(20)])
+    split = Split(squares, np.zeros(20, np.int64))
+    wanted = predict(frontier.model, split, frontier.facts, frontier.compute).numpy()
+    assert same(np.stack([found.probs for found in frontier(squares)]), wanted)
+
+
+def test_the_top_classes_come_with_the_most_probable_first(frontier: Classifier, photo: Path) -> None:
+    found = frontier(photo)
+    top = found.top(3)
+    assert top[0] == (found.label, found.probability)
+    assert [p for _, p in top] == sorted(found.probs.tolist(), reverse=True)[:3]
+
+
+def test_flip_averages_an_image_and_its_mirror(frontier: Classifier, photo: Path) -> None:
+    square = frontier.squares(photo)[0]
+    both = [frontier.probs(np.stack([s]))[0] for s in (square, square[:, ::-1])]
+    assert frontier(photo, flip=True).probs == pytest.approx(np.mean(both, 0), abs=1e-6)
+
+
+def test_a_photo_that_lies_on_its_side_is_turned(frontier: Classifier, tmp_path: Path) -> None:
+    upright = picture(5, COLOUR, (60, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "side.png", exif=exif)
+    wanted = frontier(upright).probs
+    assert same(frontier(tmp_path / "side.png").probs, wanted)
+    assert same(frontier(Image.open(tmp_path / "side.png")).probs, wanted)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((8, 8, 3), np.int32), "an image of int32 from 0 to 0: must be uint8, or floats in"),
+        (np.full((8, 8, 3), 2.0), "an image of float64 from 2.0 to 2.0: must be uint8"),
+        ([np.zeros((8, 8, 5), np.uint8)], r"an image of shape \(8, 8, 5\): must be"),
+        (Image.new("F", (8, 8)), "a PIL image of mode F: must have 8 bits"),
+        ("no/such.png", "no/such.png: cannot be read"),
+    ],
+)
+def test_what_is_no_image_is_one_line(frontier: Classifier, image: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        frontier(image)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("run", "how", "said"),
+    [
+        (
+            "frontierr",
+            {},
+            "run=frontierr: there is no such run; give its folder, a file of weights, or one of frontier,",
+        ),
+        ("frontier", {"weights": "last"}, "weights=last: must be final or best"),
+        ("frontier", {"weights": "best"}, "best.safetensors: there is no such file"),
+        ("frontier", {"device": "cuda:77"}, "cuda:77: not on this machine"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(run: str, how: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load(run, **how)
+
+
+def test_damaged_metadata_are_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.safetensors"
+    about, of = about_weights("frontier")
+    save_file(load_file(of), file, {"s9": json.dumps(about.as_dict() | {"images": {}})})
+    with pytest.raises(
+        UserError, match=r"damaged.safetensors: its metadata cannot be read \(KeyError: 'class_names'\)"
+    ):
+        load(file)
+
+
+def test_importing_s9_imports_no_torch() -> None:
+    code = "import sys, s9; s9.models(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
