@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -20,11 +22,15 @@ from s9.system.compute import Compute, pick_compute, pick_precision
 from s9.system.errors import UserError
 from s9.system.process import keep_freed_memory
 from s9.tracking.folder import RunFolder
+from s9.tracking.lr_range import MOST, is_range_test
 from s9.training import optim
 from s9.training.checkpoint import Checkpoints, Position
 from s9.training.learner import Learner, averaged
 from s9.training.loop import Reached, Watch, fit
 from s9.training.ranks import Ranks
+from s9.training.step import NonFiniteLossError
+
+log = logging.getLogger("s9")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,7 @@ class Prepared:
 
     def fit(self, ranks: Ranks, start: Position | None, watch: Watch | None = None) -> Iterator[Reached]:
         """Trains from `start` on: see loop.fit."""
-        return fit(
+        steps = fit(
             learner=self.learner,
             batches=self.batches,
             data=self.data,
@@ -51,6 +57,21 @@ class Prepared:
             start=start,
             watch=watch,
         )
+        return self._until_diverged(steps) if is_range_test(self.config) else steps
+
+    def _until_diverged(self, steps: Iterator[Reached]) -> Iterator[Reached]:
+        """Ends a range test early where its loss is far above that of guessing, or is no number."""
+        most = MOST * math.log(self.data.facts.num_classes)
+        try:
+            for reached in steps:
+                yield reached
+                if reached.record and reached.record["train/loss"] > most:
+                    log.info(f"the range test ends here: the loss is more than {MOST:g} times that of guessing")
+                    return
+        except NonFiniteLossError as error:
+            if not self.checkpoints.restore():  # the weights of the last point, which are finite
+                raise
+            log.info(f"the range test ends here: {str(error).partition(';')[0]}")
 
 
 def identity_of(config: Config, donors: Donors | None = None) -> Identity:

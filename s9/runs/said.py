@@ -11,6 +11,7 @@ from s9.data.classes import are_uneven, class_counts
 from s9.data.image_set import ImageSet
 from s9.data.loaders import TrainLoader
 from s9.system.letters import one_line
+from s9.tracking.lr_range import SUGGESTED, suggestion_in_words
 from s9.tracking.progress import accuracy_in_words
 
 ENOUGH = 500  # steps of a whole run
@@ -44,6 +45,8 @@ def _of_steps(trainer: TrainerConfig, batches: KeyedBatches) -> Iterator[str]:
     steps, asked = batches.steps, trainer.steps_per_epoch
     if asked is not None and asked > steps:
         yield f"trainer.steps_per_epoch={asked}: one pass over train has {steps} steps, and so has an epoch"
+    elif asked is not None:
+        return  # the epochs are short because they were asked for
     if steps * trainer.epochs < ENOUGH:
         yield (
             f"only {_steps(steps * trainer.epochs)} in all; a network learns little in so few: "
@@ -93,7 +96,10 @@ def _train_counts(data: ImageSet) -> np.ndarray:
 
 
 def after(summary: Mapping[str, Any], splits: tuple[str, ...], *, balanced: bool) -> Iterator[str]:
-    """The scores of these splits. balanced: with the balanced accuracy."""
+    """The scores of these splits. balanced: with the balanced accuracy. Of a range test, what it suggests instead."""
+    if SUGGESTED in summary:
+        yield suggestion_in_words(summary[SUGGESTED])
+        return
     for split in splits:
         if split in summary:
             of = summary[split]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from s9.config.components import build_component, check_component, check_target
+from s9.system.errors import is_number, require
 from s9.training.muon import Muon as Muon  # stored configurations name Muon by this module
 
 
@@ -17,6 +18,9 @@ def check_settings(optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None
     """Raises UserError unless the targets of both are allowed, exist, and know every argument that they are given."""
     check_component("optimizer", optimizer, "optimizer")
     check_component("scheduler", scheduler, "scheduler")
+    for key in ("low", "high"):
+        value = scheduler.get(key, 1)
+        require(f"scheduler.{key}", value, is_number(value) and value > 0, "a number more than 0")
 
 
 def at_rate(config: dict[str, Any], rate: float) -> dict[str, Any]:
@@ -72,3 +76,8 @@ def cosine(progress: float, warmup: float) -> float:
 def constant(progress: float) -> float:
     """1 throughout."""
     return 1.0
+
+
+def exponential(progress: float, low: float, high: float) -> float:
+    """From `low` to `high`, by the same factor each step: the range test of Smith, 2015 (arXiv 1506.01186)."""
+    return low * (high / low) ** progress
