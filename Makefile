@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo train test test-slow soak lint format clean
+.PHONY: help install digits train test test-slow soak lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## train on the embedded digits, about a minute: no download, no account
+digits: $(STAMP) ## train on the embedded digits, about a minute: no download, no account
 	$(RUN) -m s9.train data=digits aug=none trainer.epochs=8 trainer.batch_size=64 wandb=offline
 
 train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
