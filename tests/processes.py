@@ -24,7 +24,14 @@ from s9.tracking.folder import RunFolder
 
 # What every run uses, of others only: s9 itself is imported by each process, from where the test imports it. Not wandb,
 # which looks at the environment when it is imported.
-PRELOADED = ["filelock", "hydra", "matplotlib.backends.backend_agg", "matplotlib.figure", "sklearn.datasets"]
+PRELOADED = [
+    "captum.attr",
+    "filelock",
+    "hydra",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "sklearn.datasets",
+]
 PRELOADED += ["sklearn.metrics", "torch._dynamo"]
 QUICK = (
     *("data=digits", "model=strided", "aug=basic", "optimizer=sgd", "wandb=disabled", "trainer.device=cpu"),
@@ -32,7 +39,7 @@ QUICK = (
 )
 WORKERS = ("data.loader=workers", "data.workers=2", "aug.backend=albumentations")
 SAME = (
-    *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz"),
+    *("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz", "insight.npz"),
     *("weights/final.safetensors", "weights/best.safetensors"),
 )
 FIGURES = "DRAW"  # in the environment of a run, DRAW="1": its figures are drawn; else only where W&B is to have them

@@ -46,7 +46,7 @@ AT_ONCE = 2
 KILLS_A_RUN = 3
 LONGEST_S = 300  # that one start may take
 LEFT_WAIT_S = 15  # for workers and W&B to notice that their run is gone
-SAME = ("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz")
+SAME = ("config.yaml", "metrics.jsonl", "summary.json", "samples.npz", "predictions.npz", "insight.npz")
 SAME_WEIGHTS = ("weights/final.safetensors", "weights/best.safetensors")
 MARK = "S9_SOAK"  # in the environment of all that is started, so that it is found again
 

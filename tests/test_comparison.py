@@ -30,7 +30,12 @@ def test_a_score_that_an_older_summary_lacks_is_not_compared() -> None:
 
 def test_other_numbers_on_the_same_machine_are_not_explained() -> None:
     lines, unexplained = compared(STORED, SCORES | {"accuracy": 0.9055}, "test", MACHINE)
-    assert unexplained and lines == ["differs from summary.json in accuracy"]
+    assert unexplained
+    assert lines == [
+        "differs from summary.json in accuracy",
+        "precision: bfloat16 in the run, bfloat16 here",
+        "accuracy by 0.05 points (5 of 10,000 images), loss by 0.0000: on the same machine, in the same precision",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -47,13 +52,38 @@ def test_on_another_machine_what_differs_is_named_and_rounding_is_called_so(chan
     lines, unexplained = compared(STORED, SCORES | {"accuracy": 0.9055, "loss": 0.3601}, "test", MACHINE | change)
     assert not unexplained
     assert lines[0] == "differs from summary.json in accuracy, loss"
-    assert lines[1] == f"on another machine: {said}"
-    assert lines[2] == "accuracy by 0.05 points, loss by 0.0001: rounding"
+    assert lines[2] == f"on another machine: {said}"
+    assert lines[3] == "accuracy by 0.05 points (5 of 10,000 images), loss by 0.0001: within rounding"
 
 
 def test_more_than_rounding_is_not_called_rounding() -> None:
     lines, unexplained = compared(STORED, SCORES | {"accuracy": 0.85}, "test", MACHINE | {"precision": "float32"})
-    assert not unexplained and "more than rounding" in lines[2]
+    assert not unexplained and lines[3].endswith("more than rounding: are the images and versions the same?")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_the_precisions_of_both_are_in_one_line(precision: str) -> None:
+    machine = MACHINE | {"precision": precision, "processor": "another"}
+    lines, _ = compared(STORED, SCORES | {"accuracy": 0.9055}, "test", machine)
+    assert lines[1] == f"precision: bfloat16 in the run, {precision} here"
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(1, "within rounding"), (2, "within rounding"), (3, "more than rounding")])
+def test_of_a_small_set_two_images_are_within_rounding(wrong: int, said: str) -> None:
+    small = {"accuracy": 0.9, "loss": 0.36, "correct": 90, "total": 100}
+    now = small | {"accuracy": (90 - wrong) / 100, "correct": 90 - wrong}
+    lines, _ = compared(STORED | {"test": small}, now, "test", MACHINE | {"precision": "float32"})
+    assert f"({wrong} of 100 images)" in lines[3] and said in lines[3]
+
+
+def test_the_same_numbers_on_another_machine_are_said_with_the_precisions() -> None:
+    lines, unexplained = compared(STORED, SCORES, "test", MACHINE | {"precision": "float32"})
+    assert not unexplained
+    assert lines == ["the same as in summary.json", "precision: bfloat16 in the run, float32 here"]
+
+
+def test_a_split_that_the_summary_lacks_is_not_called_the_same() -> None:
+    assert compared(STORED, SCORES, "val", MACHINE) == (["summary.json has no scores of val to compare with"], False)
 
 
 def test_an_older_summary_does_not_record_all_of_it() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from s9 import evaluate, export, predict
 from s9.benchmarks.page import write_page
 from s9.cli.compose import Asked, checked, compose
 from s9.cli.door import key_values
-from s9.evaluate import ALLOWED
 from s9.models.shipped import shipped
 from s9.system.errors import UserError
 from tests.conftest import ROOT
@@ -24,7 +24,10 @@ COMMAND = re.compile(r"(?:PYTHONPATH=\S+ )?python -m s9\.(\w+)([^`\n#|;]*)")
 MADE_UP = ("<", "$", "my_images", "=mine", "outputs/")  # what a reader has to put in, or has made before
 DONORS = ("init_from=", "teacher=")
 DOORS: dict[str, dict[str, str | None]] = {
-    "evaluate": {"run": None} | {key: values[0] for key, values in ALLOWED.items()},
+    "demo": dict.fromkeys(("run", "port", "open"), ""),
+    "evaluate": evaluate.KEYS | {"run": ""},  # which may be a made-up word
+    "export": export.KEYS | {"run": ""},
+    "predict": predict.OWN | {"run": ""},
     "dashboard": dict.fromkeys(("sweep", "project", "entity", "name"), ""),
     "report": dict.fromkeys(("run", "sweep", "runs", "watch"), ""),
 }
@@ -64,7 +67,9 @@ def check(door: str, arguments: list[str]) -> None:
     if door == "compare":  # takes folders
         return
     if door in DOORS:
-        key_values(arguments, DOORS[door], "")
+        of_data = evaluate.OF_DATA if door in ("evaluate", "export") else ()
+        own = [a for a in arguments if not a.startswith(of_data) and not (door == "predict" and predict.is_image(a))]
+        key_values(own, DOORS[door], "")
         return
     folder = arguments.pop(arguments.index("--config-dir") + 1) if "--config-dir" in arguments else None
     own = [a for a in arguments if not a.startswith(("-", *OWN.get(door, ())))]

@@ -32,7 +32,16 @@ def report(cwd: Path, *arguments: str) -> Done:
 def test_a_runs_report_draws_its_figures_and_writes_its_page(trained: Path) -> None:
     done = report(trained, f"run={RUN}")
     assert done.returncode == 0, done.stderr
-    names = ["augmentation", "curves", "misclassified", "confusion"]
+    names = [
+        "augmentation",
+        "curves",
+        "misclassified",
+        "confusion",
+        "gradcam",
+        "filters",
+        "feature_maps",
+        "receptive_field",
+    ]
     assert done.stdout.split() == [*(f"{RUN}/figures/{name}.png" for name in names), f"{RUN}/report.html"]
     assert all((trained / path).stat().st_size for path in done.stdout.split())
 

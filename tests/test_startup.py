@@ -30,7 +30,7 @@ train(compose_config(sys.argv[2:]), Path(sys.argv[1]))
 seen["at the end"] = sorted(sys.modules)
 print(json.dumps(seen))
 """
-HEAVY = ("torch", "hydra", "wandb", "matplotlib", "albumentations", "cv2", "sklearn")
+HEAVY = ("torch", "hydra", "wandb", "matplotlib", "albumentations", "captum", "cv2", "sklearn")
 
 
 def imported(folder: Path, *overrides: str) -> dict[str, list[str]]:
@@ -86,7 +86,7 @@ def test_a_run_that_augments_image_by_image_imports_albumentations(without: dict
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["matplotlib", "wandb"])
+@pytest.mark.parametrize("name", ["captum", "matplotlib", "wandb"])
 def test_what_is_not_needed_for_the_first_step_is_imported_after_the_data(
     offline: dict[str, list[str]], name: str
 ) -> None:

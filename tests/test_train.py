@@ -64,10 +64,12 @@ def test_a_run_leaves_every_file(finished: Path) -> None:
             "summary.json",
             "samples.npz",
             "predictions.npz",
+            "insight.npz",
         ),
         *("status.json", ".lock"),
         *("weights/final.safetensors", "weights/best.safetensors"),
         *(f"figures/{name}.png" for name in ("augmentation", "curves", "misclassified", "confusion")),
+        *(f"figures/{name}.png" for name in ("gradcam", "filters", "feature_maps", "receptive_field")),
     }
 
 
@@ -161,10 +163,10 @@ def test_without_val_a_run_still_tests(digits: Callable[..., Config], tmp_path: 
 
 def test_the_figures_are_drawn_again_from_the_files_alone(finished: Path, tmp_path: Path) -> None:
     folder = RunFolder(finished)
-    for path in (folder.metrics, folder.summary, folder.samples, folder.predictions):
+    for path in (folder.metrics, folder.summary, folder.samples, folder.predictions, folder.insight):
         shutil.copy(path, tmp_path)
     again = figures.draw_all(RunFolder(tmp_path))
-    assert len(again) == 4
+    assert len(again) == 8
     for path in again:
         assert path.read_bytes() == (folder.figures / path.name).read_bytes()
 

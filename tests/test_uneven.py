@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s9.inference.evaluate import score_again
 from s9.runs.rank_0 import Paused
 from s9.runs.run import train
-from s9.runs.trained import score_again
 from s9.tracking import figures
 from s9.tracking.folder import RunFolder
 from tests.conftest import composed
@@ -72,10 +72,10 @@ def test_each_epoch_has_its_balanced_accuracy(finished: RunFolder) -> None:
 
 
 def test_the_run_scored_again_gives_the_same_balanced_accuracy(finished: RunFolder) -> None:
-    told, unexplained = score_again(finished.path, weights="final", split="test", precision="auto")
+    found = score_again(finished.path)
     stored = finished.read_summary()["test"]["balanced_accuracy"]
-    assert f"test/balanced_accuracy  {stored!r}" in told
-    assert told[-1] == "the same as in summary.json" and not unexplained
+    assert f"test/balanced_accuracy  {stored!r}" in found.lines
+    assert "the same as in summary.json" in found.lines and not found.unexplained
 
 
 def test_the_lines_of_a_run_tell_of_the_classes_and_the_batches(

@@ -150,7 +150,10 @@ def test_the_server_has_the_confusion_matrix(online: Online) -> None:
     assert set(counts.values()) == {0}
 
 
-@pytest.mark.parametrize("name", ["augmentation", "curves", "confusion", "misclassified"])
+@pytest.mark.parametrize(
+    "name",
+    ["augmentation", "curves", "confusion", "misclassified", "gradcam", "filters", "feature_maps", "receptive_field"],
+)
 def test_the_server_has_the_runs_pictures(online: Online, name: str) -> None:
     picture = RunFolder(online.folder).figures / f"{name}.png"
     assert online.run.media(f"figures/{name}") == [picture.read_bytes()]

@@ -3,6 +3,7 @@
 All of it is computed in float32 without a random choice, so the same weights and images give the same arrays.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,9 @@ def grad_cam(model: S9Net, images: torch.Tensor, classes: torch.Tensor | np.ndar
     Args:
         images: (N, 3, H, W), normalised, on the network's device. classes: int64 (N,).
     """
-    from captum.attr import LayerGradCam  # here: takes a second to import, matplotlib with it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm, which captum imports, misses a widget in notebooks
+        from captum.attr import LayerGradCam  # here: takes a second to import, matplotlib with it
 
     if not len(images):
         return np.zeros((0, *images.shape[2:]), np.float32)
@@ -168,6 +171,6 @@ def shrunk(images: np.ndarray) -> np.ndarray:
     longest = max(images.shape[-2:])
     if longest <= LARGEST:
         return images
-    size = [max(1, round(side * LARGEST / longest)) for side in images.shape[-2:]]
-    found: np.ndarray = F.adaptive_avg_pool2d(torch.from_numpy(images), size).numpy()
+    height, width = (max(1, round(side * LARGEST / longest)) for side in images.shape[-2:])
+    found: np.ndarray = F.adaptive_avg_pool2d(torch.from_numpy(images), (height, width)).numpy()
     return found

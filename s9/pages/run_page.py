@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from s9.data.classes import tells_more
-from s9.pages import run_config, run_history, run_scores
+from s9.pages import run_config, run_history, run_look, run_scores
 from s9.pages.page import PAGE, percent, write_page
 from s9.pages.run_files import RunFiles
 from s9.pages.run_scores import OnTest
@@ -29,6 +29,7 @@ def write_run_page(folder: RunFolder) -> Path:
     run = RunFiles(folder)
     facts, resumes = run_config.layers(run), run_history.resumes(run)
     on_test = OnTest(run.predictions, run.summary) if run.predictions else None
+    looks = run_look.looks(run)
     path = folder.path / PAGE
     write_page(
         path,
@@ -52,6 +53,8 @@ def write_run_page(folder: RunFolder) -> Path:
         epoch_columns=run_history.COLUMNS,
         test=on_test,
         most=run_scores,
+        looks=looks,
+        without_looks=run_look.without(run, looks),
     )
     return path
 

@@ -14,19 +14,22 @@ from s9.config.schema import Config
 from s9.data.augmentation.augment import sample_grid
 from s9.models.analysis import ModelFacts, model_facts
 from s9.runs import failure, said
+from s9.runs.about import Metrics, about_run, scores_of_val
+from s9.runs.insight import write_insight
 from s9.runs.prepare import Prepared, prepare
 from s9.runs.said import uneven
+from s9.runs.watched import Watched
 from s9.system import runtime
 from s9.system.interrupt import Interrupted, Interrupts
 from s9.tracking.folder import RunFolder
+from s9.tracking.lr_range import suggested
 from s9.tracking.progress import Progress
 from s9.tracking.status import Status
 from s9.tracking.wandb_agent import run_id_of_agent
 from s9.tracking.wandb_log import WandbLog
-from s9.training.checkpoint import Checkpoints, Position
+from s9.training.checkpoint import Position
 from s9.training.evaluation import class_scores, score_with_flip
 from s9.training.history import History
-from s9.training.loop import StepDone, Watch
 from s9.training.ranks import Ranks
 from s9.training.step import NonFiniteLossError
 from s9.training.weights import save_weights
@@ -35,19 +38,6 @@ log = logging.getLogger("s9")
 
 SAMPLES_SHOWN = 10  # images in the augmentation grid
 ORIGINAL = 128  # pixels: the longer side of a photo as it is, there
-
-
-class Watched(Watch):
-    """Rank 0's watch: shows steps on the screen; a checkpoint is due every `save_every` seconds and after a signal."""
-
-    def __init__(self, progress: Progress, checkpoints: Checkpoints, interrupts: Interrupts):
-        self.progress, self.checkpoints, self.interrupts = progress, checkpoints, interrupts
-
-    def step(self, done: StepDone) -> None:
-        self.progress.step(done)
-
-    def due(self) -> bool:
-        return self.interrupts.received is not None or self.checkpoints.due()
 
 
 class Paused(BaseException):
@@ -95,10 +85,11 @@ class Run:
             if not whole:
                 ends = {"exit_code": 0}
                 raise Paused(history.records[-1].get("val/accuracy"))
-            summary = self.describe(p, facts, history.best)
+            summary = self.describe(p, facts, history.best) | suggested(self.config, history.records)
             arithmetic = runtime.describe_arithmetic(p.compute)
             summary |= {"machine": machine | arithmetic, "images": p.data.facts.fingerprint}
             self.test(p, history, summary)
+            write_insight(p, self.folder)  # a run that is killed here is resumed, so that no finished run lacks it
             # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
             self.status.set("done", minutes=round(history.seconds / 60, 2))
             self.say_where(p, summary, history.seconds)
@@ -157,7 +148,8 @@ class Run:
         for reached in p.fit(self.ranks, position, watch):
             if reached.record:
                 best = history.add(reached.record, reached.times)
-                if best and not failure.survive("the best weights", save_weights, p.learner.tested, folder.best):
+                about = self.about(p, {"val": scores_of_val(history.records[-1])})
+                if best and not failure.survive("the best weights", save_weights, p.learner.tested, folder.best, about):
                     with suppress(OSError):  # no best weights rather than another epoch's
                         folder.best.unlink(missing_ok=True)
                 failure.survive("an epoch's line", folder.add_epoch, folder.metrics, history.records[-1])
@@ -174,7 +166,7 @@ class Run:
     def test(self, p: Prepared, history: History, summary: dict[str, Any]) -> None:
         """Scores the final weights, on test for the only time, and writes all files of a finished run."""
         data, tested = p.data, p.learner.tested
-        save_weights(tested, self.folder.final)
+        save_weights(tested, self.folder.final, self.about(p))  # before the scores, which may fail
         scored = {}
         for name, split in (("val", data.val), ("test", data.test)):
             if len(split):
@@ -182,9 +174,14 @@ class Run:
                 scored[name] = split, probs
         summary["classes"] = class_scores(data.facts.class_names, data.train, scored)
         self.folder.write_epochs(history.records, history.times)  # again: the disk may have been full for a while
+        save_weights(tested, self.folder.final, self.about(p, {name: summary[name] for name in scored}))
         test, class_names = data.test, data.facts.class_names
         self.folder.write_predictions(probs.numpy(), test.labels, test.images, class_names, names=data.test_names)
         self.folder.write_summary(summary)
+
+    def about(self, p: Prepared, metrics: Metrics | None = None) -> dict[str, Any]:
+        """What the weights say about themselves."""
+        return about_run(self.config, p.data.facts, self.folder.read_identity(), metrics).as_dict()
 
     def show_end(self, summary: dict[str, Any], mirror: WandbLog) -> None:
         """Draws the figures and sends W&B the results; the run is done and does not fail if either fails."""

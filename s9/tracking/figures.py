@@ -12,6 +12,9 @@ from s9.data.classes import tells_more
 from s9.tracking.confusion import confusion_matrix
 from s9.tracking.drawing import TEST, TRAIN, VAL, any_letters, place, printable, save, show, wrapped
 from s9.tracking.folder import RunFolder
+from s9.tracking.insight import LOOKS
+from s9.tracking.lr_range import has_range_test
+from s9.tracking.lr_range_figure import lr_range
 from s9.tracking.mistakes import misclassified_grid
 
 log = logging.getLogger("s9")
@@ -34,6 +37,8 @@ def draw_all(folder: RunFolder, failed: Callable[[str], object] = log.warning) -
         (curves, folder.metrics, "curves"),
         (misclassified_grid, folder.predictions, "misclassified"),
         (confusion_matrix, folder.predictions, "confusion"),
+        *((draw, folder.insight, name) for name, draw in LOOKS.items()),
+        *([(lr_range, folder.metrics, "lr_range")] if has_range_test(folder) else []),
     ):
         if source.exists():
             try:

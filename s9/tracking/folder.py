@@ -56,6 +56,7 @@ class RunFolder:
         self.metrics, self.times = path / "metrics.jsonl", path / "times.jsonl"  # one line per epoch
         self.summary = path / "summary.json"  # the results of a finished run
         self.samples, self.predictions = path / "samples.npz", path / "predictions.npz"
+        self.insight = path / "insight.npz"  # what the network looks at
         self.final, self.best = path / "weights" / "final.safetensors", path / "weights" / "best.safetensors"
         self.checkpoints, self.figures = path / "checkpoints", path / "figures"
         self.log, self.traceback = path / "train.log", path / "error.txt"
@@ -154,7 +155,7 @@ class RunFolder:
 
     def write_samples(self, original: np.ndarray, augmented: np.ndarray, names: list[str]) -> None:
         """original: uint8 (N, L, L, 3); augmented: uint8 (N, K, H, H, 3), each image in K epochs; names: (N,)."""
-        _write_arrays(self.samples, original=original, augmented=augmented, names=np.array(names))
+        self.write_arrays(self.samples, original=original, augmented=augmented, names=np.array(names))
 
     def write_predictions(
         self,
@@ -175,7 +176,7 @@ class RunFolder:
         worst = wrong[np.argsort(-probs[wrong, preds[wrong]], kind="stable")][:SHOWN_MISTAKES]
         texts = {"class_names": np.array(class_names), "names": np.array(names, np.str_)}
         shown = {"worst": worst, "worst_images": images[worst]}
-        _write_arrays(self.predictions, probs=probs, labels=labels, **texts, **shown)
+        self.write_arrays(self.predictions, probs=probs, labels=labels, **texts, **shown)
 
     def read_predictions(self) -> dict[str, np.ndarray]:
         """The arrays of `predictions`; `names` is (N,), with `test image 17` where the data set has no names.
@@ -189,8 +190,13 @@ class RunFolder:
             stored["names"] = np.array([f"test image {index}" for index in range(count)], np.str_)
         return stored
 
+    def write_arrays(self, path: Path, **arrays: np.ndarray) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # takes the arrays for allow_pickle
+        write_whole(path, buffer.getbuffer())
+
     def read_arrays(self, path: Path) -> dict[str, np.ndarray]:
-        """The arrays of `samples` or `predictions`. Raises UserError if the file is missing, damaged or has pickles."""
+        """The arrays of a file that `write_arrays` wrote. Raises UserError: it is missing, damaged or has pickles."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
@@ -239,9 +245,3 @@ class RunFolder:
         except TakenError:
             return False
         return True
-
-
-def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # takes the arrays for allow_pickle
-    write_whole(path, buffer.getbuffer())

@@ -1,0 +1,155 @@
+"""The images that a network is scored on: of any data set, in the network's classes and size, with a name for each."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from s9.config.data import DataConfig, FolderConfig
+from s9.data.image_set import ImageFacts, ImageSet, Rows, Split
+from s9.data.sources.folder_files import folder_files
+from s9.data.sources.load import load_images
+from s9.system.errors import UserError
+
+HELD_OUT_BY = ("val_size", "val_seed", "test_size", "duplicates", "high_depth", "broken")  # which images are in a split
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """parts: one split, or all that the data set has; their labels are those of the network's classes.
+
+    names: of all images, in order. found: facts of the data set as it is. said: lines on what was taken and left out.
+    warned: those of them that are warnings.
+    """
+
+    parts: tuple[Split, ...]
+    names: tuple[str, ...]
+    found: ImageFacts
+    said: tuple[str, ...]
+    warned: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)."""
+        return np.concatenate([part.labels for part in self.parts])
+
+    def take(self, index: np.ndarray) -> Split:
+        """The images at int64 `index`, in this order, in memory."""
+        side = self.parts[0].images.shape[1]
+        images, start = np.empty((len(index), side, side, 3), np.uint8), 0
+        for part in self.parts:
+            here = (index >= start) & (index < start + len(part))
+            images[here] = part.images[index[here] - start]
+            start += len(part)
+        return Split(images, self.labels[index])
+
+
+def images_to_score(
+    config: DataConfig, seed: int, split: str, *, known: ImageFacts | None = None, resize: str | None = None
+) -> ScoredImages:
+    """The images of a split, or of all splits together.
+
+    Args:
+        seed: of the run, which fixes what is held out where the configuration does not. split: test, val or all.
+        known: facts of the run's images; the images get their classes and size. None: these are not recorded.
+        resize: how the run brought its images to squares; None: as `config` says.
+
+    Raises:
+        UserError: the images cannot be read, are of a class that the run does not know, or the split is empty.
+    """
+    if isinstance(config, FolderConfig):
+        size = known.image_size if known else config.image_size
+        config = replace(config, image_size=size, resize=resize or config.resize)
+    if split == "all":
+        config = replace(config, val_size=0)
+        if isinstance(config, FolderConfig):
+            config = replace(config, test_size=None, duplicates="keep")
+    with _logged() as records:
+        data = load_images(config, seed)
+    if known and data.facts.image_size != known.image_size:
+        sizes = f"{data.facts.image_size} pixels, and the network takes {known.image_size}"
+        raise UserError(f"the images are of {sizes}; give a folder of them: data=folder data.root=<folder>")
+    found, data = data.facts, _in_classes_of(known, data)
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    chosen = {name: of for name, of in splits.items() if split in (name, "all") and len(of)}
+    if not chosen:
+        raise UserError(f"split={split}: this run held none out (data.val_size=0)")
+    names = [name for of_split, part in chosen.items() for name in _names(config, data, of_split, part)]
+    said, warned = ([r.getMessage() for r in records if r.levelno >= of] for of in (logging.INFO, logging.WARNING))
+    if split == "all":
+        said = [line for line in said if not line.startswith(("test: ", "val: "))]  # nothing is held out
+    return ScoredImages(tuple(chosen.values()), tuple(names), found, said=tuple(said), warned=tuple(warned))
+
+
+def _in_classes_of(known: ImageFacts | None, data: ImageSet) -> ImageSet:
+    """The images with the labels of the run's classes, which may be more than occur here."""
+    if known is None:
+        return data
+    ours = data.facts.class_names
+    if not set(ours) <= set(known.class_names):
+        return data.as_known_to(known)  # refuses them, and names the classes
+    order = np.array([known.class_names.index(name) for name in ours])
+    train, val, test = (Split(of.images, order[of.labels]) for of in (data.train, data.val, data.test))
+    return replace(data, train=train, val=val, test=test)
+
+
+def _names(config: DataConfig, data: ImageSet, split: str, part: Split) -> Iterable[str]:
+    """class/file of each image; `val image 17` where the data set has no names."""
+    if split == "test" and data.test_names:
+        return data.test_names
+    if isinstance(config, FolderConfig) and isinstance(part.images, Rows):
+        of_disk = Path(str(part.images.array.filename)).stem.removesuffix("_images")  # what is held out is of train
+        files = folder_files(Path(config.root), drop_gone=config.broken == "drop").splits[of_disk]
+        return [files[row].name for row in part.images.index.tolist()]
+    return [f"{split} image {number}" for number in range(len(part))]
+
+
+def held_out_alike(one: DataConfig, other: DataConfig) -> bool:
+    """Whether both hold the same images out of the same train."""
+    return all(getattr(one, key, None) == getattr(other, key, None) for key in HELD_OUT_BY)
+
+
+def learned_images(known: ImageFacts, found: ImageFacts, split: str) -> int:
+    """How many of the images from which `split` is taken are in class folders that the run was trained on.
+
+    A run stores one digest for each class of a split, so single images that are the same are not found.
+    """
+    source = [split] if split in found.contents and split != "train" else list(found.contents)
+    learned = {digest for count, digest in known.contents.get("train", {}).values() if count}
+    return sum(
+        count
+        for of in source
+        for name, (count, digest) in found.contents[of].items()
+        if digest in learned and (of == "train" or known.contents.get(of, {}).get(name) != (count, digest))
+    )
+
+
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def _logged() -> Iterator[list[logging.LogRecord]]:
+    """Collects what is logged on the images in the meantime, instead of showing it."""
+    log, kept = logging.getLogger("s9"), _Kept()
+    level, shown = log.level, log.propagate
+    log.addHandler(kept)
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    try:
+        yield kept.records
+    finally:
+        log.removeHandler(kept)
+        log.propagate = shown
+        log.setLevel(level)
