@@ -22,7 +22,8 @@ measure=true  also a table of sizes and of images a second on this CPU
 data=, data.root=   other images than the run's own for the check, the calibration and the accuracy
 
 A picture, classified without s9, after: run=frontier to=onnx preprocessing=true
-  import json, numpy as np, onnxruntime; from PIL import Image, ImageOps
+  import json, numpy as np, onnxruntime
+  from PIL import Image, ImageOps
   session = onnxruntime.InferenceSession("frontier.onnx")
   about = session.get_modelmeta().custom_metadata_map
   side = int(about["image_size"])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_all_kinds_of_images_give_the_same_answer(frontier: Classifier, photo: P
     image = Image.open(photo)
     array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    kinds = [photo, str(photo), image, array, array / 255, tensor, tensor / 255]
+    kinds: list[Any] = [photo, str(photo), image, array, array / 255, tensor, tensor / 255]
     found = [frontier(kind).probs for kind in kinds]
     assert all(same(probs, found[0]) for probs in found)
 
@@ -163,9 +164,9 @@ def test_a_photo_that_lies_on_its_side_is_turned(frontier: Classifier, tmp_path:
         ("no/such.png", "no/such.png: cannot be read"),
     ],
 )
-def test_what_is_no_image_is_one_line(frontier: Classifier, image: object, said: str) -> None:
+def test_what_is_no_image_is_one_line(frontier: Classifier, image: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        frontier(image)  # type: ignore[call-overload]
+        frontier(image)
 
 
 @pytest.mark.parametrize(

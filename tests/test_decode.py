@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from s9.data.sources.decode import READABLE, UNREADABLE, decode_image, quiet
+from s9.data.sources.decode import decode_image, quiet
+from s9.data.sources.formats import READABLE, UNREADABLE
 from s9.system.errors import UserError
 
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from s9.data.image_set import ImageFacts, Split
-from s9.data.sources.decode import decode_image, in_rgb, quiet
+from s9.data.sources.decode import decode_pixels, in_rgb, quiet
 from s9.data.sources.square import squared
 from s9.models.precision import guard_bfloat16
 from s9.models.s9net import S9Net
@@ -105,7 +105,7 @@ class Classifier:
     def _square(self, image: Picture) -> np.ndarray:
         size = self.facts.image_size
         if isinstance(image, str | Path):
-            return decode_image(Path(image).expanduser(), size, resize=self.resize).pixels
+            return decode_pixels(Path(image).expanduser(), size, self.resize)
         whole = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
         if whole.mode in ("F", "I") or whole.mode.startswith("I;"):
             raise UserError(f"a PIL image of mode {whole.mode}: must have 8 bits per channel; give the file's path")

@@ -22,7 +22,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from s9.data.sources.decode import READABLE, BrokenImageError
+from s9.data.sources.decode import BrokenImageError
+from s9.data.sources.formats import READABLE
 from s9.inference.classifier import Classifier
 from s9.inference.demo_look import TOP, look_at
 from s9.pages.page import ASSETS

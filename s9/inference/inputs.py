@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from s9.data.sources.decode import FORMATS, UNREADABLE, BrokenImageError, decode_image, original, quiet
+from s9.data.sources.decode import decode_pixels, quiet
+from s9.data.sources.formats import FORMATS, UNREADABLE
 from s9.data.sources.layout import ending_of, entries, hidden, is_folder, is_image, one_form
-from s9.data.sources.square import squared
 from s9.system.errors import UserError
 
 STDIN = "-"
 KINDS = 8  # kinds of left-out files that are listed by name
-WHOLE = 2**31  # pixels: longer than any image
 
 
 class Given(NamedTuple):
@@ -169,20 +168,11 @@ def _opens(content: bytes) -> bool:
 
 
 def pixels_of(image: Given, image_size: int, resize: str) -> np.ndarray | str:
-    """uint8 (image_size, image_size, 3), as `decode_image` gives them, or why there are none.
-
-    `decode_image` also makes the hashes that find copies, which take longer than the pixels. It is asked where decoding
-    fails, since it says why.
-    """
+    """uint8 (image_size, image_size, 3), or why there are none."""
     if image.problem:
         return image.problem
-    path = Path(image.path)
     try:
-        try:
-            whole = original(path, WHOLE)
-        except BrokenImageError:
-            return decode_image(path, image_size, resize=resize).pixels
-        return np.asarray(squared(Image.fromarray(whole), image_size, resize))
+        return decode_pixels(Path(image.path), image_size, resize)
     except UserError as error:
         return _reason(error, image.path)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from s9.config.data import DataConfig, FolderConfig
 from s9.data.image_set import ImageFacts, ImageSet, Rows, Split
+from s9.data.sources.folder import all_of_folder
 from s9.data.sources.folder_files import folder_files
 from s9.data.sources.load import load_images
 from s9.system.errors import UserError
@@ -66,37 +67,52 @@ def images_to_score(
     if isinstance(config, FolderConfig):
         size = known.image_size if known else config.image_size
         config = replace(config, image_size=size, resize=resize or config.resize)
-    if split == "all":
-        config = replace(config, val_size=0)
-        if isinstance(config, FolderConfig):
-            config = replace(config, test_size=None, duplicates="keep")
     with _logged() as records:
-        data = load_images(config, seed)
-    if known and data.facts.image_size != known.image_size:
-        sizes = f"{data.facts.image_size} pixels, and the network takes {known.image_size}"
+        found, splits, names = _everything(config, seed) if split == "all" else _one(config, seed, split)
+    if known and found.image_size != known.image_size:
+        sizes = f"{found.image_size} pixels, and the network takes {known.image_size}"
         raise UserError(f"the images are of {sizes}; give a folder of them: data=folder data.root=<folder>")
-    found, data = data.facts, _in_classes_of(known, data)
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    chosen = {name: of for name, of in splits.items() if split in (name, "all") and len(of)}
-    if not chosen:
+    if not names:
         raise UserError(f"split={split}: this run held none out (data.val_size=0)")
-    names = [name for of_split, part in chosen.items() for name in _names(config, data, of_split, part)]
+    order = _order(known, found)
+    parts = tuple(Split(of.images, order[of.labels]) for of in splits)
     said, warned = ([r.getMessage() for r in records if r.levelno >= of] for of in (logging.INFO, logging.WARNING))
-    if split == "all":
-        said = [line for line in said if not line.startswith(("test: ", "val: "))]  # nothing is held out
-    return ScoredImages(tuple(chosen.values()), tuple(names), found, said=tuple(said), warned=tuple(warned))
+    return ScoredImages(parts, tuple(names), found, said=tuple(said), warned=tuple(warned))
 
 
-def _in_classes_of(known: ImageFacts | None, data: ImageSet) -> ImageSet:
-    """The images with the labels of the run's classes, which may be more than occur here."""
+def _one(config: DataConfig, seed: int, split: str) -> tuple[ImageFacts, list[Split], list[str]]:
+    """(facts, the images, their names) of val or test."""
+    data = load_images(config, seed)
+    part = data.test if split == "test" else data.val
+    return data.facts, [part], list(_names(config, data, split, part))
+
+
+def _everything(config: DataConfig, seed: int) -> tuple[ImageFacts, list[Split], list[str]]:
+    """The same of all images."""
+    if isinstance(config, FolderConfig):
+        facts, parts = all_of_folder(config)
+        names = [part.file(place).name for part in parts.values() for place in range(len(part.rows))]
+        return facts, [part.split for part in parts.values()], names
+    data = load_images(replace(config, val_size=0), seed)
+    splits = {name: of for name, of in (("train", data.train), ("test", data.test)) if len(of)}
+    names = [name for split, part in splits.items() for name in _names(config, data, split, part)]
+    return data.facts, list(splits.values()), names
+
+
+def _order(known: ImageFacts | None, found: ImageFacts) -> np.ndarray:
+    """int64: the run's label of each class of the images, which may be a part of the run's classes.
+
+    Raises:
+        UserError: the run does not know one of the classes.
+    """
+    ours = found.class_names
     if known is None:
-        return data
-    ours = data.facts.class_names
-    if not set(ours) <= set(known.class_names):
-        return data.as_known_to(known)  # refuses them, and names the classes
-    order = np.array([known.class_names.index(name) for name in ours])
-    train, val, test = (Split(of.images, order[of.labels]) for of in (data.train, data.val, data.test))
-    return replace(data, train=train, val=val, test=test)
+        return np.arange(len(ours))
+    if other := sorted(set(ours) - set(known.class_names)):
+        found_in = ", ".join(other[:5]) + (", ..." if len(other) > 5 else "")
+        learned = ", ".join(known.class_names[:10]) + (", ..." if known.num_classes > 10 else "")
+        raise UserError(f"the images are of classes that the network does not know: {found_in}; it knows {learned}")
+    return np.array([known.class_names.index(name) for name in ours])
 
 
 def _names(config: DataConfig, data: ImageSet, split: str, part: Split) -> Iterable[str]:

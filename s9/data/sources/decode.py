@@ -15,42 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError
 
+from s9.data.sources.formats import FORMATS
 from s9.data.sources.metadata import ORIENTATION, without_metadata
 from s9.data.sources.square import perceptual_hash, squared, thumbnail
 from s9.system.errors import UserError
-
-_ENDINGS = {  # by Pillow's name of the format; the most frequent formats first, since they are tried in this order
-    "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
-    "PNG": ".png .apng",
-    "WEBP": ".webp",
-    "BMP": ".bmp",
-    "DIB": ".dib",
-    "GIF": ".gif",
-    "TIFF": ".tif .tiff",
-    "AVIF": ".avif",
-    "JPEG2000": ".jp2 .j2k .j2c .jpc .jpf .jpx",
-    "PPM": ".ppm .pgm .pbm .pnm",
-    "TGA": ".tga",
-    "PCX": ".pcx",
-    "QOI": ".qoi",
-    "ICO": ".ico",
-    "PSD": ".psd",
-    "DDS": ".dds",
-}
-_NEEDS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # which Pillow may have been built without
-_BUILT_WITH = {
-    name for name in _NEEDS.values() if name in {**features.modules, **features.codecs} and features.check(name)
-}
-FORMATS = tuple(f for f in _ENDINGS if _NEEDS.get(f) in {None, *_BUILT_WITH})
-READABLE = frozenset(" ".join(_ENDINGS[f] for f in FORMATS).split())  # endings, in lower case
-_OTHERS = (
-    " .heic .heif .hif .jxl .jxr .svg .svgz .eps .ps .pdf .ai .wmf .emf .xcf .exr .hdr"
-    " .pfm .fits .fit .dcm .nii .avifs .icns .sgi .rgb .bw .ras .xbm .xpm .im .fli .flc"
-    " .cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .raw .pef .srw"
-)
-UNREADABLE = frozenset((" ".join(_ENDINGS.values()) + _OTHERS).split()) - READABLE  # images that cannot be read here
 
 DIGEST_SIZE = 16  # bytes
 _TURNS = {
@@ -115,21 +85,20 @@ def decode_image(file: Path, image_size: int, bits: int = 16, *, resize: str = "
         BrokenImageError: the file is no image that can be read here.
         UserError: the file cannot be read from the disk.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from None
-    try:
+    content = _read(file)
+    with _refused(file):
         image, greatest = _upright(content, bits)
         pixels = np.asarray(squared(image, image_size, resize))
         whole, near = _digest(np.asarray(image).tobytes() + repr(image.size).encode()), perceptual_hash(image)
         small = thumbnail(image)
-    except Exception as error:  # for a damaged file a decoder may raise anything, struct.error and TypeError included
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its text names a buffer in memory
-            reason = "its content is not a readable image format"
-        raise BrokenImageError(file, reason) from None
     return Decoded(pixels, _digest(content), greatest, whole=whole, near=near, small=small)
+
+
+def decode_pixels(file: Path, image_size: int, resize: str) -> np.ndarray:
+    """The pixels of `decode_image` alone, in half the time. Raises what `decode_image` raises."""
+    content = _read(file)
+    with _refused(file):
+        return np.asarray(squared(_upright(content, 16)[0], image_size, resize))
 
 
 def original(file: Path, longest: int) -> np.ndarray:
@@ -138,12 +107,30 @@ def original(file: Path, longest: int) -> np.ndarray:
     Raises:
         BrokenImageError, UserError: as `decode_image`.
     """
+    content = _read(file)
+    with _refused(file):
+        image, _ = _upright(content, 16)
+        image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+
+def _read(file: Path) -> bytes:
     try:
-        image, _ = _upright(file.read_bytes(), 16)
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from None
+
+
+@contextmanager
+def _refused(file: Path) -> Iterator[None]:
+    """Raises BrokenImageError for whatever happens: for a damaged file a decoder may raise anything, TypeError too."""
+    try:
+        yield
     except Exception as error:
-        raise BrokenImageError(file, " ".join(str(error).split()) or type(error).__name__) from None
-    image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its text names a buffer in memory
+            reason = "its content is not a readable image format"
+        raise BrokenImageError(file, reason) from None
 
 
 def _digest(content: bytes) -> bytes:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,23 @@ NAMED = 3  # broken files that the log names
 LISTED = 6  # classes that the log names
 
 
+class _Folder(NamedTuple):
+    """What is in the folder. parts: the readable images of each split that it has."""
+
+    found: FolderFiles
+    broken: list[Problem]
+    arrays: Mapping[str, np.ndarray]
+    parts: dict[str, Part]
+    image_size: int
+
+    def facts(self, root: Path, learned_from: np.ndarray) -> ImageFacts:
+        """learned_from: rows of train, whose mean and std these are."""
+        mean, std = _mean_and_std(self.arrays["train_sums"][np.sort(learned_from)], self.image_size)
+        names = self.found.class_names
+        contents = {split: _contents(names, part) for split, part in self.parts.items()}
+        return ImageFacts(_variant(root), names, self.image_size, mean=mean, std=std, contents=contents)
+
+
 def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     """The images under `data.root`, as squares of `data.image_size`; mean and std are those of train with val.
 
@@ -32,8 +50,39 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     Raises:
         UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
     """
-    root = Path(config.root)
-    found = folder_files(root, drop_gone=config.broken == "drop")
+    root, whole = Path(config.root), _read(config)
+    parts = whole.parts
+    train, val, test = split_up(parts, config, seed)
+    if "val" in parts:
+        unused = f"; data.val_size={config.val_size} is not used" if config.val_size else ""
+        log.info(f"val: {len(val.rows):,} images of {whole.found.folders['val']}{unused}")
+    learned_from = np.concatenate([train.rows, val.rows]) if "val" not in parts else train.rows
+    facts = whole.facts(root, learned_from)
+    (train, val, test), problems = without_copies((train, val, test), config, root)
+    return ImageSet(
+        facts,
+        train.split,
+        val.split,
+        test.split,
+        test_names=tuple(test.file(place).name for place in range(len(test.rows))),
+        problems=(*whole.broken, *problems),
+        original=partial(_original, train),
+    )
+
+
+def all_of_folder(config: FolderConfig) -> tuple[ImageFacts, dict[str, Part]]:
+    """(facts, the readable images by the folder's own splits): nothing is held out, no copy is dropped; to be scored.
+
+    Raises:
+        UserError: as `load_folder`; one class is enough.
+    """
+    whole = _read(config, least=1)
+    return whole.facts(Path(config.root), whole.parts["train"].rows), whole.parts
+
+
+def _read(config: FolderConfig, least: int = 2) -> _Folder:
+    """Finds and decodes the images, and says so. least: classes that there must be."""
+    found = folder_files(Path(config.root), drop_gone=config.broken == "drop", least=least)
     chosen, side = (config.image_size, 0) if config.image_size else chosen_size(found.splits["train"])
     arrays = decoded(found.splits, config, chosen)
     broken = _broken(found, arrays, config)
@@ -44,31 +93,7 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
             "on their shorter side; data.image_size=<pixels> chooses another size"
         )
     _say_depth(found, arrays, config)
-    parts = whole_parts(found, arrays)
-    train, val, test = split_up(parts, config, seed)
-    if "val" in parts:
-        unused = f"; data.val_size={config.val_size} is not used" if config.val_size else ""
-        log.info(f"val: {len(val.rows):,} images of {found.folders['val']}{unused}")
-    learned_from = np.concatenate([train.rows, val.rows]) if "val" not in parts else train.rows
-    mean, std = _mean_and_std(arrays["train_sums"][np.sort(learned_from)], chosen)
-    (train, val, test), problems = without_copies((train, val, test), config, root)
-    facts = ImageFacts(
-        _variant(root),
-        found.class_names,
-        chosen,
-        mean=mean,
-        std=std,
-        contents={split: _contents(found.class_names, part) for split, part in parts.items()},
-    )
-    return ImageSet(
-        facts,
-        train.split,
-        val.split,
-        test.split,
-        test_names=tuple(test.file(place).name for place in range(len(test.rows))),
-        problems=(*broken, *problems),
-        original=partial(_original, train),
-    )
+    return _Folder(found, broken, arrays, parts=whole_parts(found, arrays), image_size=chosen)
 
 
 def _variant(root: Path) -> str:
@@ -96,7 +121,8 @@ def _taken(found: FolderFiles, broken: list[Problem]) -> str:
         more = f"; and {len(broken) - NAMED:,} more" if len(broken) > NAMED else ""
         parts.append(f"{'' if found.left_out else 'left out: '}{len(broken):,} broken ({names}{more})")
     names = ", ".join(found.class_names[:LISTED]) + (", ..." if len(found.class_names) > LISTED else "")
-    taken = f"{count:,} images of {len(found.class_names):,} classes ({one_line(names)})"
+    classes = f"{len(found.class_names):,} class{'es' if len(found.class_names) > 1 else ''}"
+    taken = f"{count:,} images of {classes} ({one_line(names)})"
     return f"{taken}; {', '.join(parts)}" if parts else taken
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from s9.data.sources.decode import READABLE, UNREADABLE
+from s9.data.sources.formats import READABLE, UNREADABLE
 from s9.data.sources.layout import WANTED, ending_of, entries, hidden, is_folder, layout_of, one_form, shown
 from s9.system.errors import UserError
 
@@ -42,11 +42,12 @@ class FolderFiles:
         return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def folder_files(root: Path, *, drop_gone: bool = False) -> FolderFiles:
+def folder_files(root: Path, *, drop_gone: bool = False, least: int = 2) -> FolderFiles:
     """The images below the absolute path `root`: see `layout_of`.
 
     Args:
         drop_gone: a link to a file that is gone is left out; else it is refused.
+        least: classes that there must be.
 
     Raises:
         UserError: names the folder or file that is missing, empty, cannot be read or is of a class that a split lacks.
@@ -54,7 +55,7 @@ def folder_files(root: Path, *, drop_gone: bool = False) -> FolderFiles:
     layout = layout_of(root)
     scan = _Scan(layout.left_out, drop_gone)
     classes = {split: scan.classes(folder) for split, folder in layout.folders.items()}
-    if len(classes["train"]) < 2:
+    if len(classes["train"]) < least:
         train = shown(layout.folders["train"])
         raise UserError(f"{train}: needs at least two class folders, has {len(classes['train'])}; {WANTED}")
     for split in list(layout.folders)[1:]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s9.data.sources.decode import READABLE
+from s9.data.sources.formats import READABLE
 from s9.system.errors import UserError
 
 NAMES = {  # of a split's folder, in any case
