@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s9.data.sources.decode import decode_image
+from s9.data.sources.decode import decode_pixels
 from s9.inference.classifier import Classifier
 from s9.models.insight import grad_cam
 from s9.pages.page import picture
@@ -25,7 +25,7 @@ def look_at(file: Path, classifier: Classifier) -> dict[str, Any]:
         BrokenImageError: the file is no image that can be read.
     """
     squares = classifier.squares(file)
-    shown = decode_image(file, max(SIDE, classifier.facts.image_size), resize=classifier.resize).pixels
+    shown = decode_pixels(file, max(SIDE, classifier.facts.image_size), classifier.resize)
     probs = classifier.probs(squares)[0]
     best = np.argsort(-probs, kind="stable")[:TOP]
     images = classifier.normalised(squares.repeat(len(best), axis=0))
