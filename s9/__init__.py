@@ -2,6 +2,7 @@
 
 s9.load("frontier")("cat.jpg")   a trained network, by name, run folder or file of weights, and what it says
 s9.models()                      the trained networks that come with s9
+s9.UserError                     what both raise, in one plain line
 """
 
 import importlib
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 if sys.argv[:1] == ["-m"]:  # a command starts: Ctrl-C during its imports ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from s9.system.errors import UserError as UserError
 from s9.system.process import share_cores
 
 __version__ = "0.1.0"

@@ -161,7 +161,13 @@ def test_a_photo_that_lies_on_its_side_is_turned(frontier: Classifier, tmp_path:
         (np.full((8, 8, 3), 2.0), "an image of float64 from 2.0 to 2.0: must be uint8"),
         ([np.zeros((8, 8, 5), np.uint8)], r"an image of shape \(8, 8, 5\): must be"),
         (Image.new("F", (8, 8)), "a PIL image of mode F: must have 8 bits"),
-        ("no/such.png", "no/such.png: cannot be read"),
+        (np.zeros((3, 8, 8), np.uint8), r"an image of shape \(3, 8, 8\): must be \(H, W\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"an image of shape \(0, 8, 3\)"),
+        ("no/such.png", "no/such.png: there is no such file"),
+        ("https://example.org/a.png", "https://example.org/a.png: is an address; download the image"),
+        (None, "NoneType is no image: must be a path"),
+        (b"abc", "bytes is no image"),
+        ([b"abc"], "bytes is no image"),
     ],
 )
 def test_what_is_no_image_is_one_line(frontier: Classifier, image: Any, said: str) -> None:
@@ -172,19 +178,53 @@ def test_what_is_no_image_is_one_line(frontier: Classifier, image: Any, said: st
 @pytest.mark.parametrize(
     ("run", "how", "said"),
     [
-        (
-            "frontierr",
-            {},
-            "run=frontierr: there is no such run; give its folder, a file of weights, or one of frontier,",
-        ),
+        ("frontierr", {}, r"run=frontierr: there is no such run; did you mean frontier\?"),
+        ("nowhere", {}, "run=nowhere: there is no such run; give the folder of a run, a file of weights"),
+        (str(ROOT / "tests"), {}, "tests: is no run; give the folder of a run"),
+        (str(ROOT / "README.md"), {}, "README.md: is no .safetensors file; give"),
         ("frontier", {"weights": "last"}, "weights=last: must be final or best"),
-        ("frontier", {"weights": "best"}, "best.safetensors: there is no such file"),
-        ("frontier", {"device": "cuda:77"}, "cuda:77: not on this machine"),
+        (
+            "frontier",
+            {"weights": "best"},
+            "run=frontier: weights that come with s9 are final; there are none of weights=best",
+        ),
+        ("frontier", {"device": "cuda:77"}, "^device=cuda:77: not on this machine"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(run: str, how: dict[str, str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         load(run, **how)
+
+
+def test_a_file_of_somebody_elses_weights_is_one_line(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other.safetensors: its weights do not say their classes, mean and std"):
+        load(tmp_path / "other.safetensors")
+
+
+def test_a_run_without_weights_names_the_command_that_goes_on(trained: RunFolder, tmp_path: Path) -> None:
+    begun = RunFolder(tmp_path / "begun")
+    begun.path.mkdir()
+    shutil.copy(trained.config, begun.config)
+    with pytest.raises(UserError, match=r"has no final weights yet; python -m s9.train resume=.*begun goes on"):
+        load(begun.path)
+
+
+def test_a_folder_of_a_shipped_name_does_not_hide_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "frontier").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load("frontier").classes[0] == "airplane"
+
+
+def test_a_user_can_catch_what_is_raised() -> None:
+    with pytest.raises(s9.UserError):
+        s9.load("nowhere")
+
+
+@pytest.mark.parametrize("count", [0, -1, "3"])
+def test_a_count_of_classes_is_1_or_more(frontier: Classifier, photo: Path, count: Any) -> None:
+    with pytest.raises(UserError, match=f"count={count}: must be 1 or more"):
+        frontier(photo).top(count)
 
 
 def test_damaged_metadata_are_one_line(tmp_path: Path) -> None:

@@ -216,7 +216,14 @@ def test_evaluate_says_so_where_the_weights_are_others(s9: Run, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [([], "run= is missing"), (["rum=x"], "did you mean run"), (["x"], "key=value")]
+    ("arguments", "said"),
+    [
+        ([], "run= is missing"),
+        (["rum=x"], "did you mean run"),
+        (["x"], "key=value"),
+        (["--run", "x"], "--run: must be run=<value>"),
+        (["run=a", "run=b"], "run=b: run= is given twice"),
+    ],
 )
 def test_the_small_doors_name_a_wrong_argument(arguments: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):

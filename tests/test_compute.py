@@ -81,7 +81,7 @@ def test_device_and_precision_are_picked_together(monkeypatch: pytest.MonkeyPatc
 def test_a_precision_is_refused_by_the_key_that_the_user_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "has_real_bfloat16", lambda device: False)
     with pytest.raises(UserError, match=r"^precision=bfloat16: "):
-        pick_compute("cpu", "bfloat16", key="precision")
+        pick_compute("cpu", "bfloat16", prefix="")
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])

@@ -11,6 +11,7 @@ from s9.system.process import keep_freed_memory
 
 ASKS_HELP = {"-h", "--help"}
 ALLOW_KEY = "allow="
+READER_GONE = 128 + 13  # as a shell says of a command that SIGPIPE ends
 
 
 def open_door(main: Callable[[list[str]], int | None], usage: str | Callable[[], str]) -> None:
@@ -36,7 +37,7 @@ def open_door(main: Callable[[list[str]], int | None], usage: str | Callable[[],
         code = 2
     except BrokenPipeError:  # the reader has closed the pipe, as | head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = READER_GONE
     if code:
         sys.exit(code)
 
@@ -50,20 +51,28 @@ def key_values(arguments: list[str], defaults: Mapping[str, str | None], usage: 
     """Reads `key=value` arguments of the small commands. A default of None means that the key must be given.
 
     Raises:
-        UserError: an unknown or a missing key.
+        UserError: an unknown or a missing key, or one that is given twice.
     """
     given = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or key not in defaults:
-            wrong = "there is no such key" if equals else "must be key=value"
-            raise UserError(f"{argument}: {wrong}{nearest(key, defaults)}")
+            raise UserError(f"{argument}: {_wrong(key, equals, defaults)}")
+        if key in given:
+            raise UserError(f"{argument}: {key}= is given twice; give it once")
         given[key] = value
     values = {k: given.get(k, default) for k, default in defaults.items()}
     missing = [k for k, v in values.items() if v is None]
     if missing:
         raise UserError(f"{missing[0]}= is missing; {' '.join(usage.splitlines()[0].split())}")
     return {k: str(v) for k, v in values.items()}
+
+
+def _wrong(key: str, equals: str, known: Mapping[str, str | None]) -> str:
+    """What is wrong with an argument that is not key=value with a known key."""
+    if (plain := key.lstrip("-")) in known:
+        return f"must be {plain}=<value>"
+    return f"{'there is no such key' if equals else 'must be key=value'}{nearest(key, known)}"
 
 
 def refuse_unknown(given: Mapping[str, str], allowed: Mapping[str, tuple[str, ...]]) -> None:

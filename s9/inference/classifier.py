@@ -16,14 +16,14 @@ from s9.models.precision import guard_bfloat16
 from s9.models.s9net import S9Net
 from s9.runs.about import Metrics, about_weights
 from s9.system.compute import Compute, pick_compute
-from s9.system.errors import UserError
+from s9.system.errors import UserError, require
 from s9.training.evaluation import predict
 from s9.training.weights import load_weights
 
 Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """names: of the classes. probs: float32 (num_classes,), in the same order."""
 
@@ -41,7 +41,8 @@ class Prediction:
         return float(self.probs.max())
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The `count` most probable classes with their probabilities, the most probable first."""
+        """The `count` most probable classes with their probabilities, the most probable first. count: 1 or more."""
+        require("count", count, isinstance(count, int) and count >= 1, "1 or more")
         order = np.argsort(-self.probs, kind="stable")[:count]
         return [(self.names[index], float(self.probs[index])) for index in order]
 
@@ -85,8 +86,9 @@ class Classifier:
         """The prediction for one image, or a list of predictions for several.
 
         Args:
-            images: a path, PIL image, array (H, W), (H, W, 3 or 4) or tensor (3, H, W); or a list, or a batch, of
-                these. Numbers are uint8, or floats in [0, 1], which are rounded to 256 levels.
+            images: a path, PIL image, array (H, W), (H, W, 3 or 4) or tensor (3, H, W); a list of these; or a batch
+                (N, H, W, 3), of a tensor (N, 3, H, W). Numbers are uint8, or floats in [0, 1], which are rounded to
+                256 levels.
             flip: the mean over each image and its mirror image.
 
         Raises:
@@ -97,14 +99,19 @@ class Classifier:
 
     def squares(self, images: Any) -> np.ndarray:
         """The same images as the network sees them: uint8 (N, image_size, image_size, 3)."""
+        one = _is_one(images)
+        if isinstance(images, bytes) or not (one or isinstance(images, Iterable)):
+            raise _no_image(images)
         with quiet():
-            squares = [self._square(image) for image in ([images] if _is_one(images) else images)]
+            squares = [self._square(image) for image in ([images] if one else images)]
         size = self.facts.image_size
         return np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8)
 
     def _square(self, image: Picture) -> np.ndarray:
         size = self.facts.image_size
         if isinstance(image, str | Path):
+            if "://" in str(image):
+                raise UserError(f"{image}: is an address; download the image, and give its path")
             return decode_pixels(Path(image).expanduser(), size, self.resize)
         whole = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
         if whole.mode in ("F", "I") or whole.mode.startswith("I;"):
@@ -139,7 +146,7 @@ def load(run: str | Path, *, weights: str = "final", device: str = "auto", preci
     if weights not in ("final", "best"):
         raise UserError(f"weights={weights}: must be final or best")
     about, file = about_weights(str(run), weights)
-    compute = pick_compute(device, precision, key="precision")
+    compute = pick_compute(device, precision, prefix="")
     model = S9Net(about.model, about.images)
     load_weights(model, file)
     guard_bfloat16(model, about.images.image_size, compute)
@@ -149,17 +156,22 @@ def load(run: str | Path, *, weights: str = "final", device: str = "auto", preci
 
 def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray):
-        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (3, 4))
+        return images.ndim <= 3  # so that (3, H, W) is refused, rather than taken for three grey images
     return isinstance(images, str | Path | Image.Image) or (isinstance(images, torch.Tensor) and images.ndim == 3)
+
+
+def _no_image(given: object) -> UserError:
+    return UserError(f"{type(given).__name__} is no image: must be a path, a PIL image, an array or a tensor")
 
 
 def _pixels(image: Any) -> np.ndarray:
     """uint8 (H, W) or (H, W, 3 or 4) of an array or a tensor (3, H, W)."""
-    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise UserError(
-            f"an image of shape {array.shape}: must be (H, W), (H, W, 3) or (H, W, 4), of a tensor (3, H, W)"
-        )
+    if not isinstance(image, np.ndarray | torch.Tensor):
+        raise _no_image(image)
+    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) else image
+    if not array.size or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        wanted = "must be (H, W), (H, W, 3) or (H, W, 4); of a tensor (3, H, W)"
+        raise UserError(f"an image of shape {tuple(image.shape)}: {wanted}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):

@@ -64,7 +64,7 @@ class ScoredRun:
             precision = trained_in if has_real_bfloat16(pick_device(device)) else "float32"
         if self.known or not self.config:
             return load(self.given, weights=self.weights, device=device, precision=precision)
-        compute = pick_compute(device, precision, key="precision")
+        compute = pick_compute(device, precision, prefix="")
         model = Trained(self.config, self.file, None).loaded(found, compute)
         return Classifier(self.given, model, found, self.resize, compute=compute, metrics={})
 

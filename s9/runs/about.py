@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from s9.config.model import ModelConfig
 from s9.config.schema import Config
 from s9.config.stored import read_model
 from s9.data.image_set import ImageFacts
-from s9.models.shipped import shipped
+from s9.models.shipped import SHIPPED, shipped
 from s9.runs.donor_folders import WEIGHTS, folder_of
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
@@ -60,16 +61,34 @@ def about_weights(given: str, weights: str = "final") -> tuple[About, Path]:
         weights: final or best, of a folder.
 
     Raises:
-        UserError: there is no such run or file, it is damaged, or its images are not recorded.
+        UserError: there are no such weights, they are damaged, or their images are not recorded.
     """
     folder, file = folder_of(given)
     if weights == "best" and not given.endswith(WEIGHTS):
         file = folder.best
-    if not file.exists() and not folder.config.exists():
-        known = ", ".join(shipped())
-        raise UserError(f"run={given}: there is no such run; give its folder, a file of weights, or one of {known}")
-    stored = read_about(file)
-    return (_read(file, stored) if stored else _of_older_run(folder)), file
+    if not file.is_file():
+        raise UserError(f"run={given}: {_missing(given, folder, weights)}")
+    if stored := read_about(file):
+        return _read(file, stored), file
+    if not folder.config.exists():
+        raise UserError(
+            f"run={given}: its weights do not say their classes, mean and std; give the folder of their run"
+        )
+    return _of_older_run(folder), file
+
+
+def _missing(given: str, folder: RunFolder, weights: str) -> str:
+    """Why there are no such weights, and what to give."""
+    path = Path(given).expanduser()
+    if folder.path.parent == SHIPPED:
+        return f"weights that come with s9 are final; there are none of weights={weights}"
+    if folder.config.exists():
+        return f"has no {weights} weights yet; python -m s9.train resume={folder} goes on with the run"
+    wanted = f"give the folder of a run, a file of weights ({WEIGHTS}), or one of {', '.join(shipped())}"
+    if path.exists():
+        return f"is {'no run' if path.is_dir() else f'no {WEIGHTS} file'}; {wanted}"
+    close = get_close_matches(given, shipped(), n=1)
+    return f"there is no such run; {f'did you mean {close[0]}?' if close else wanted}"
 
 
 def _read(file: Path, stored: Mapping[str, Any]) -> About:

@@ -20,9 +20,9 @@ def runs_of(given: str) -> list[str]:
 
 
 def folder_of(run: str) -> tuple[RunFolder, Path]:
-    """(the folder of the run, the file of its weights). A path that exists wins over the name of shipped weights."""
+    """(the folder of the run, the file of its weights). A run's folder wins over the name of shipped weights."""
     path = Path(run).expanduser()
-    if run in shipped() and not path.exists():
+    if run in shipped() and not RunFolder(path).config.exists():
         path = SHIPPED / run
     folder = RunFolder(path.parent.parent if path.suffix == WEIGHTS else path)
     return folder, path if path.suffix == WEIGHTS else folder.final

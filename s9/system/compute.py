@@ -41,18 +41,18 @@ def _shift_and_scale(mean: Channels, std: Channels, device: torch.device) -> tup
     return shift, spread.reciprocal_()
 
 
-def pick_compute(device: str, precision: str, key: str = "trainer.precision") -> Compute:
-    """What `trainer.device` and `trainer.precision` mean on this machine. key: the key that set `precision`.
+def pick_compute(device: str, precision: str, prefix: str = "trainer.") -> Compute:
+    """What `trainer.device` and `trainer.precision` mean on this machine. prefix: of the keys that set them.
 
     Raises:
         UserError: the machine lacks the device, or the device lacks the bfloat16 that was asked for.
     """
-    picked = pick_device(device)
-    return Compute(picked, pick_precision(precision, picked, key))
+    picked = pick_device(device, f"{prefix}device")
+    return Compute(picked, pick_precision(precision, picked, f"{prefix}precision"))
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of this name; `auto` is the first of cuda, mps, cpu that this machine has.
+def pick_device(name: str, key: str = "trainer.device") -> torch.device:
+    """The device of this name; `auto` is the first of cuda, mps, cpu that this machine has. key: the one that set it.
 
     Raises:
         UserError: the device is not on this machine.
@@ -65,7 +65,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(there[0])
     if name not in there:
-        raise UserError(f"trainer.device={name}: not on this machine; here: auto, {', '.join(there)}")
+        raise UserError(f"{key}={name}: not on this machine; here: auto, {', '.join(there)}")
     return torch.device(name)
 
 

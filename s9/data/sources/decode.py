@@ -117,6 +117,8 @@ def original(file: Path, longest: int) -> np.ndarray:
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{file}: there is no such file") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from None
 
