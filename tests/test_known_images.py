@@ -127,7 +127,7 @@ def scored(place: Path, *arguments: str) -> None:
 @pytest.mark.parametrize("weights", ["final", "best"])
 def test_scores_of_a_renamed_class_are_refused_for_any_weights(copy: Path, weights: str) -> None:
     rename_class(copy / "images")
-    with pytest.raises(UserError, match="other classes than those that the run knows: they lack bees and have flies"):
+    with pytest.raises(UserError, match="the network does not know: flies; it knows ants, bees, wasps"):
         scored(copy, f"weights={weights}")
 
 
