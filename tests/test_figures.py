@@ -185,6 +185,21 @@ def test_the_balanced_accuracy_is_drawn_where_it_differs_from_the_accuracy(
     assert ("val, balanced" in curves_of(folder, *balanced)) == drawn
 
 
+def test_the_only_tick_of_a_single_epoch_is_1(folder: RunFolder) -> None:
+    curves_of(folder, 0.8)
+    figure = curves(folder)
+    texts_of(figure)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_the_balanced_accuracy_of_a_single_epoch_is_seen(folder: RunFolder) -> None:
+    curves_of(folder, 0.7)
+    (line,) = (line for line in curves(folder).axes[1].lines if line.get_label() == "val, balanced")
+    assert line.get_marker() not in (None, "None", "", " ")
+
+
 # The surest mistakes
 
 

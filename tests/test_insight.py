@@ -224,6 +224,54 @@ def test_a_run_without_mistakes_says_so(trained: RunFolder, tmp_path: Path) -> N
     assert said(LOOKS["gradcam"](folder)) == ["Grad-CAM of mistakes: none, all test images are right"]
 
 
+def test_grad_cam_says_how_coarse_the_map_is(trained: RunFolder) -> None:
+    (line,) = (text for text in said(LOOKS["gradcam"](trained)) if "the last map has" in text)
+    assert line.endswith("the last map has 2 x 2 positions, spread over the image's 32 x 32 pixels")
+
+
+def with_filters(trained: RunFolder, folder: RunFolder, filters: np.ndarray) -> str:
+    """The line below the title of these filters' figure."""
+    stored = trained.read_arrays(trained.insight) | {"filters": filters, "filter_count": np.array(len(filters))}
+    folder.write_arrays(folder.insight, **stored)
+    texts = texts_of(figure := LOOKS["filters"](folder))
+    assert (overlapping(texts), outside(figure, texts)) == ([], [])
+    return texts[1].get_text()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("weak", [0, 1e-6])
+def test_filters_without_weight_are_said_to_be_dead(
+    trained: RunFolder, tmp_path: Path, weak: float, channels: int
+) -> None:
+    filters = np.ones((4, channels, 3, 3), np.float16)
+    filters[2:] = weak
+    assert "all grey: a dead filter (2 here)" in with_filters(trained, RunFolder(tmp_path), filters)
+
+
+def test_a_dead_filter_is_drawn_grey(trained: RunFolder, tmp_path: Path) -> None:
+    """It would be a picture of noise if it were scaled to its own largest weight, too."""
+    filters = np.ones((2, 3, 3, 3), np.float16)
+    filters[1] = 1e-6
+    with_filters(trained, RunFolder(tmp_path), filters)
+    (axes,) = LOOKS["filters"](RunFolder(tmp_path)).axes
+    assert set(np.asarray(axes.images[0].get_array())[:, -8:].ravel()) == {128}
+
+
+def test_of_living_filters_nothing_is_said(trained: RunFolder, tmp_path: Path) -> None:
+    assert "dead" not in with_filters(trained, RunFolder(tmp_path), np.full((2, 3, 3, 3), 0.1, np.float16))
+
+
+@pytest.mark.parametrize(("field", "told"), [((-40, 67), True), ((4, 27), False)])
+def test_the_image_inside_a_larger_receptive_field_is_named(
+    trained: RunFolder, tmp_path: Path, field: tuple[int, int], told: bool
+) -> None:
+    folder, stored = RunFolder(tmp_path), trained.read_arrays(trained.insight)
+    folder.write_arrays(folder.insight, **stored | {"field": np.array(field)})
+    texts = texts_of(figure := LOOKS["receptive_field"](folder))
+    assert (overlapping(texts), outside(figure, texts)) == ([], [])
+    assert any("the small picture is the image" in text.get_text() for text in texts) == told
+
+
 def test_a_run_that_cannot_be_looked_into_is_done_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_figures: None
 ) -> None:
@@ -254,6 +302,11 @@ def test_the_page_says_how_pictures_are_drawn_that_are_not(trained: RunFolder, t
     folder = finished(tmp_path)
     shutil.copy(trained.insight, folder.insight)
     assert "Not drawn yet: Grad-CAM of mistakes, Receptive field" in write_run_page(folder).read_text()
+
+
+def test_the_page_of_a_range_test_says_why_it_has_no_pictures(tmp_path: Path) -> None:
+    page = write_run_page(finished(tmp_path, None, "experiment=lr_range")).read_text()
+    assert "A range test is not looked into" in page and "There is no insight.npz" not in page
 
 
 def test_the_page_of_an_older_run_says_what_it_lacks(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from s9.tracking.figures import draw_all
 from s9.tracking.folder import RunFolder
 from s9.tracking.lr_range import SUGGESTED, has_range_test, range_test, suggested
 from s9.tracking.lr_range_figure import lr_range
+from s9.tracking.run_log import logged_to
 from s9.training.optim import exponential
 from tests.conftest import composed
 from tests.test_figures import outside, overlapping, texts_of
@@ -123,7 +124,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A range test on the digits whose loss explodes before its end."""
     of = config("optimizer=sgd", "scheduler.high=1e5", *SMALL)
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "range")
-    train(of, folder.path)
+    folder.path.mkdir()
+    with logged_to(folder.log, logging.NullHandler()):
+        train(of, folder.path)
     return folder
 
 
@@ -140,6 +143,15 @@ def test_a_range_test_ends_well_where_its_loss_is_no_number(
         train(config(*SMALL, *steep, "trainer.epochs=3", "trainer.steps_per_epoch=2"), folder.path)
     assert folder.is_done() and len(folder.read_metrics()) == 2
     assert [line for line in caplog.messages if line.startswith("the range test ends here: loss is nan in epoch 3")]
+
+
+def test_its_wrecked_network_is_not_looked_into(run: RunFolder) -> None:
+    assert not run.insight.exists()
+
+
+def test_it_ends_with_where_its_figure_lies(run: RunFolder) -> None:
+    said = run.log.read_text()
+    assert f"the loss over the learning rate: {run.figures / 'lr_range.png'}\n" in said and "score it again" not in said
 
 
 def test_its_points_are_the_learning_rates_that_were_trained_with(run: RunFolder) -> None:

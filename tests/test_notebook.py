@@ -92,6 +92,16 @@ def test_it_names_no_folder_of_the_machine_that_ran_it(shipped: Any) -> None:
     assert OF_A_MACHINE.findall(texts(shipped)) == []
 
 
+def test_it_says_what_to_choose_where_s9_is_an_installed_package(shipped: Any) -> None:
+    """Its own choices are paths of a checkout."""
+    assert all(choice in shipped.cells[0].source for choice in ('FOLDER = "outputs"', "data=cifar10", "data=digits"))
+
+
+def test_the_smoothing_that_it_explains_is_that_of_its_run(shipped: Any) -> None:
+    assert configuration(shipped).trainer.label_smoothing == 0.1
+    assert "a tenth of each label is spread evenly" in texts(shipped)
+
+
 def test_its_choices_compose(shipped: Any) -> None:
     config = configuration(shipped)
     assert (config.data.kind, config.wandb.mode) == ("folder", "disabled")

@@ -5,6 +5,7 @@ import shlex
 from typing import NamedTuple
 
 from s9.pages.run_files import RunFiles
+from s9.tracking.lr_range import is_range_test
 
 HEADS = {  # in the order of the page
     "gradcam": "Grad-CAM of mistakes",
@@ -34,6 +35,8 @@ def looks(run: RunFiles) -> list[Look]:
 
 def without(run: RunFiles, shown: list[Look]) -> str:
     """Why the section lacks pictures; empty if it has all or the run has not ended yet."""
+    if run.config is not None and is_range_test(run.config):
+        return "A range test is not looked into: its learning rates wreck the network."
     if not run.folder.insight.is_file():
         return (
             f"There is no {run.folder.insight.name}, as in runs from before December 2026."

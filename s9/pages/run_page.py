@@ -71,7 +71,7 @@ def sentences(run: RunFiles) -> list[str]:
 
 
 def _state(run: RunFiles) -> str:
-    trained = f"{len(run.records)} of {run.epochs or 'an unknown number of'} epochs"
+    trained = f"{len(run.records)} of {_count(run.epochs, 'epoch') if run.epochs else 'an unknown number of epochs'}"
     reason = f": {run.status['reason']}" if run.status.get("reason") else ""
     resume = f"resume with: python -m s9.train {shlex.quote(f'resume={run.folder}')}"
     if run.state == "done":
@@ -79,11 +79,11 @@ def _state(run: RunFiles) -> str:
     if run.state == "failed":
         return f"The run failed after {trained}{reason}."
     if run.state == "running":
-        return f"The run is being trained: {trained} are done. Later files need a new page."
+        return f"The run is being trained: {trained}. Later files need a new page."
     if run.state == "paused":
         return f"The run is paused after {trained}."
     if run.state == "unknown":
-        return f"No file tells how the run stands; {trained} are recorded."
+        return f"No file tells how the run stands; it has a record of {trained}."
     cut = "was interrupted" if run.status.get("state") == "interrupted" else "was cut"
     return f"The run {cut} after {trained}{reason}; {resume}."
 
@@ -96,11 +96,15 @@ def _scores(run: RunFiles) -> str:
             of = run.summary[split]
             count = f" ({of['correct']:,} of {of['total']:,} images)" if "correct" in of else ""
             parts.append(f"{split} accuracy {percent(of['accuracy'])} %{count}{_balanced(of)}")
-    trained = [f"{run.epochs} epochs"] if run.epochs else []
-    trained += [f"{run.status['minutes']:g} minutes"] if "minutes" in run.status else []
+    trained = [_count(run.epochs, "epoch")] if run.epochs else []
+    trained += [_count(run.status["minutes"], "minute")] if "minutes" in run.status else []
     after = f" after {' and '.join(trained)}" if trained else ""
     text = f"{', '.join(parts) or 'done'}{after}."
     return text[0].upper() + text[1:]
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def _balanced(of: dict[str, float]) -> str:

@@ -22,7 +22,7 @@ from s9.runs.watched import Watched
 from s9.system import runtime
 from s9.system.interrupt import Interrupted, Interrupts
 from s9.tracking.folder import RunFolder
-from s9.tracking.lr_range import suggested
+from s9.tracking.lr_range import FIGURE, SUGGESTED, is_range_test, suggested
 from s9.tracking.progress import Progress
 from s9.tracking.status import Status
 from s9.tracking.wandb_agent import run_id_of_agent
@@ -89,7 +89,8 @@ class Run:
             arithmetic = runtime.describe_arithmetic(p.compute)
             summary |= {"machine": machine | arithmetic, "images": p.data.facts.fingerprint}
             self.test(p, history, summary)
-            write_insight(p, self.folder)  # a run that is killed here is resumed, so that no finished run lacks it
+            if not is_range_test(self.config):
+                write_insight(p, self.folder)  # a run that is killed here is resumed, so that no finished run lacks it
             # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
             self.status.set("done", minutes=round(history.seconds / 60, 2))
             self.say_where(p, summary, history.seconds)
@@ -228,7 +229,10 @@ class Run:
         for line in said.after(summary, ("val",) if chooses else ("val", "test"), balanced=uneven(p.data)):
             log.info(line)
         log.info(f"{seconds / 60:.2f} min, everything is in {self.folder}")
-        log.info(f"score it again: python -m s9.evaluate run={self.folder}{allow_words()}")
+        if SUGGESTED in summary:  # a range test, whose weights are of no use
+            log.info(f"the loss over the learning rate: {self.folder.figures / f'{FIGURE}.png'}")
+        else:
+            log.info(f"score it again: python -m s9.evaluate run={self.folder}{allow_words()}")
 
 
 def draw_figures(folder: RunFolder) -> list[Path]:

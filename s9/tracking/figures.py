@@ -13,7 +13,7 @@ from s9.tracking.confusion import confusion_matrix
 from s9.tracking.drawing import TEST, TRAIN, VAL, any_letters, place, printable, save, show, wrapped
 from s9.tracking.folder import RunFolder
 from s9.tracking.insight import LOOKS
-from s9.tracking.lr_range import has_range_test
+from s9.tracking.lr_range import FIGURE, has_range_test
 from s9.tracking.lr_range_figure import lr_range
 from s9.tracking.mistakes import misclassified_grid
 
@@ -38,7 +38,7 @@ def draw_all(folder: RunFolder, failed: Callable[[str], object] = log.warning) -
         (misclassified_grid, folder.predictions, "misclassified"),
         (confusion_matrix, folder.predictions, "confusion"),
         *((draw, folder.insight, name) for name, draw in LOOKS.items()),
-        *([(lr_range, folder.metrics, "lr_range")] if has_range_test(folder) else []),
+        *([(lr_range, folder.metrics, FIGURE)] if has_range_test(folder) else []),
     ):
         if source.exists():
             try:
@@ -112,13 +112,13 @@ def curves(folder: RunFolder) -> Figure:
         if metrics and f"val/{key}" in metrics[0]:
             axes.plot(epochs, [m[f"val/{key}"] for m in metrics], color=VAL, marker=".", label="val")
         if key == "accuracy" and (balanced := _balanced(metrics)):
-            axes.plot(*zip(*balanced, strict=True), color=VAL, linestyle="--", label="val, balanced")
+            axes.plot(*zip(*balanced, strict=True), color=VAL, linestyle="--", marker="x", label="val, balanced")
         if "test" in summary:
             value = summary["test"][key]
             text = f"test {100 * value:.2f} %" if key == "accuracy" else f"test {value:.3f}"
             axes.plot(epochs[-1:], [value], color=TEST, marker="*", markersize=11, linestyle="none", label=text)
         axes.set(xlabel="epoch", title=title)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of one epoch too
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
         if key == "accuracy":

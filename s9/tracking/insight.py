@@ -12,7 +12,7 @@ from s9.tracking.drawing import TEST, VAL, any_letters, place, printable, show, 
 from s9.tracking.folder import RunFolder
 
 HEAT = colormaps["inferno"]
-TITLE = 0.62  # inches: a title and a line below it
+TITLE = 0.7  # inches: a title and two lines below it
 SIZE = 7.5  # points
 LINE = 1.3 * SIZE / 72  # inches
 TILE, GAP, COLUMNS = 1.15, 0.06, 3  # of Grad-CAM: inches, and mistakes in a row
@@ -20,6 +20,7 @@ MAP = 0.8  # inches: one feature map
 FILTER, IN_A_ROW = 0.9, 8  # inches, and filters in a row
 EFFECT = "#54d1db"
 SHARP = 96  # pixels
+DEAD = 1e-3  # of the largest weight: of filters with less, weight decay leaves noise, too weak even for batch norm
 
 
 def _titled(width: float, height: float, title: str, below: str) -> Figure:
@@ -57,6 +58,8 @@ def gradcam(folder: RunFolder) -> Figure:
     height = deep + 3 * LINE + 0.15
     title = "Grad-CAM of the surest mistakes: where the network sees the class that it predicts, and the true class"
     below = "bright: speaks for the class (each picture scaled to its own maximum); dark: does not"
+    side, size = int(stored["block_shapes"][-1][1]), int(stored["image_size"])
+    below += f"\nthe last map has {side} x {side} positions, spread over the image's {size} x {size} pixels"
     width = columns * block + 0.1
     figure = _titled(width, -(-len(images) // columns) * height, title, below)
     for number, (image, pair) in enumerate(zip(images, cams, strict=True)):
@@ -101,9 +104,12 @@ def filters(folder: RunFolder) -> Figure:
     title = f"The first layer's {which} of {size} pixels, the strongest first"
     grey = "" if found.shape[1] == 3 else " (of one colour channel each)"
     below = f"grey: no weight{grey}; each is scaled to its own largest weight"
+    largest = np.abs(found).max(axis=(1, 2, 3), keepdims=True)
+    if dead := np.count_nonzero(dies := largest <= DEAD * largest.max()):
+        below += f"\nall grey: a dead filter ({dead} here), whose weights are all below 1/{1 / DEAD:.0f} of the largest"
+    scaled = np.where(dies, 0, found / np.where(dies, 1, largest))
     width = max(columns * FILTER + 0.2, 5.5)
     figure = _titled(width, height + 0.1, title, below)
-    scaled = found / np.maximum(np.abs(found).max(axis=(1, 2, 3), keepdims=True), 1e-12)
     pixels = (127.5 + 127.5 * scaled).round().astype(np.uint8).transpose(0, 2, 3, 1)
     images = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
     for row in range(0, len(images), columns):
@@ -159,8 +165,9 @@ def receptive_field(folder: RunFolder) -> Figure:
     )
     figure = _titled(7.6, 3.7, title, below)
     theory, effect = (place(figure, at, TITLE + 0.25, (3.2, 3.2)) for at in (0.4, 4.0))
-    theory.set_title("in theory: the frame", fontsize=9)
-    effect.set_title("in effect: the brighter, the more; frame: 90 %", fontsize=9)
+    whole, enlarged = ("\nthe small picture is the image", "\nthe image, enlarged") if end - first > size else ("", "")
+    theory.set_title(f"in theory: the frame{whole}", fontsize=9)
+    effect.set_title(f"in effect: the brighter, the more; frame: 90 %{enlarged}", fontsize=9)
     _image(theory, stored["image"], size)
     _frame(theory, (first + end) / 2, end - first, VAL)
     theory.set(xlim=(min(0, first) - 1, max(size, end) + 1), ylim=(max(size, end) + 1, min(0, first) - 1))

@@ -14,6 +14,7 @@ from s9.tracking.folder import RunFolder
 SCHEDULE = "s9.training.optim.exponential"
 RATES = ("lr", "other_lr")  # the keys of an optimizer that its schedule multiplies
 SUGGESTED = "suggested"  # key of the summary
+FIGURE = "lr_range"
 SPREAD = 0.15  # decades: standard deviation of the Gaussian that smooths the loss over the learning rate
 MOST = 2.0  # times the loss at first: a larger one counts as that, and the test ends; else it would hide its neighbours
 FALL = 0.1  # nats: a smoothed loss that falls by less tells nothing

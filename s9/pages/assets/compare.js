@@ -27,7 +27,10 @@ function curveOption(key) {
       formatter: (points) => [`epoch ${points[0].value[0]}`, ...points.map((point) => (
         `${point.marker}${escaped(point.seriesName)}: ${escaped(shown(point.value[1]))}`))].join("<br>"),
     },
-    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 28, minInterval: 1, min: "dataMin", max: "dataMax" },
+    xAxis: {
+      type: "value", name: "epoch", nameLocation: "middle", nameGap: 28, minInterval: 1, min: "dataMin", max: "dataMax",
+      axisLabel: { formatter: (epoch) => (Number.isInteger(epoch) ? epoch : "") },  // one epoch's axis begins at 0.5
+    },
     yAxis: { type: "value", scale: true, axisLabel: { formatter: (value) => (share ? `${+(100 * value).toFixed(2)} %` : `${+value.toPrecision(6)}`) } },
     series: data.curves[key].map((points, at) => ({
       name: data.runs[at].name, type: "line", data: points, showSymbol: points.length < 40, symbolSize: 5,

@@ -6,6 +6,8 @@ const { curves, onTest } = data;
 // One chart of values by epoch. series: [name, values, colour]; star: [name, value] of test, at the last epoch.
 function byEpoch(id, series, format, star = null) {
   const epochs = curves.epoch, few = epochs.length <= 40;
+  const first = Math.floor(Math.min(1, ...curves.resumed)), last = epochs[epochs.length - 1];
+  const room = first === last ? 1 : 0;  // around a single epoch, whose axis would begin at 0.5
   const marks = () => ({
     silent: true, symbol: "none", lineStyle: { type: "dashed", color: colour("warn") },
     label: { show: curves.resumed.length <= 3, formatter: "resumed", color: colour("warn"), fontSize: 11 },
@@ -17,7 +19,7 @@ function byEpoch(id, series, format, star = null) {
     name, type: "line", color: tint, data: values.map((value, place) => [epochs[place], value]), symbol: "circle", showSymbol: few, symbolSize: 5,
   }));
   if (star) drawn.push({
-    name: star[0], type: "scatter", color: COLOURS[2], symbol: "diamond", symbolSize: 12, data: [[epochs[epochs.length - 1], star[1]]],
+    name: star[0], type: "scatter", color: COLOURS[2], symbol: "diamond", symbolSize: 12, data: [[last, star[1]]],
   });
   chart(id, () => ({
     tooltip: {
@@ -26,7 +28,10 @@ function byEpoch(id, series, format, star = null) {
     },
     legend: drawn.length > 1 ? { top: 4 } : undefined,
     grid: { left: 56, right: 20, top: drawn.length > 1 ? 44 : 24, bottom: 44 },
-    xAxis: { type: "value", name: "epoch", nameLocation: "middle", nameGap: 26, minInterval: 1, min: Math.floor(Math.min(1, ...curves.resumed)), max: epochs[epochs.length - 1] },
+    xAxis: {
+      type: "value", name: "epoch", nameLocation: "middle", nameGap: 26, minInterval: 1, min: first - room, max: last + room,
+      axisLabel: { formatter: (epoch) => (epoch < first || epoch > last ? "" : epoch) },
+    },
     yAxis: { type: "value", scale: true, axisLabel: { formatter: (value) => format(value, true) } },
     series: drawn.map((one, number) => (number ? one : { ...one, markLine: marks() })),
   }));
