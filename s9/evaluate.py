@@ -14,10 +14,11 @@ Prints accuracy, balanced and top 5 accuracy, accuracy with flip averaging, loss
 equal width), a table of the classes and the surest mistakes. Changes nothing in the run's folder.
 run=         the folder of a run, the name of shipped weights, or a file of weights (then data= too)
 data.root=   scores other images: the run's data with these keys, or the option that data= names. Their classes must be
-             among those of the network, which also decides their size. split=all: all of them, also train and val
+             among those of the network, which also decides their size. split=all: all of them, also train and val.
+             split=val: a fifth of other images' train, unless they have a val or data.val_size= is given
 robustness=  true: accuracy after noise, blur, contrast, JPEG, rotation and shift, each at five strengths, on images=
              evenly spaced images
-save=        a folder for scores.json, classes.csv, mistakes.csv, reliability.png, misclassified.png and,
+save=        a new folder for scores.json, classes.csv, mistakes.csv, reliability.png, misclassified.png and,
              where asked for, robustness.csv and robustness.png
 precision=   auto: as the run was trained, where this machine can
 

@@ -178,7 +178,7 @@ def test_an_image_in_two_classes_is_named_and_stays(
     assert len(data.train) == 17
     assert ("train/dog/wrong.bmp", "same pixels in another class", "train/cat/7.png", "named") in data.problems
     assert (
-        "1 images are in two classes, such as train/dog/wrong.bmp and train/cat/7.png: one may be wrong"
+        "1 image is in two classes, such as train/dog/wrong.bmp and train/cat/7.png: one may be wrong"
         in caplog.messages
     )
 

@@ -86,7 +86,7 @@ def test_some_of_the_classes_are_scored_as_what_they_are(
 ) -> None:
     root = make_images(tmp_path / "two", ("lake", "meadow"), first=900)
     said = scored(place, capsys, f"data.root={root}", "split=all", f"save={tmp_path / 'saved'}")
-    assert "2 of the network's 3 classes occur; it may answer any of them" in said
+    assert "2 of the network's 3 classes occur; the network may answer any of them" in said
     rows = {row["class"]: row["images"] for row in read(tmp_path / "saved" / "classes.csv")}
     assert rows == {"dusk": "0", "lake": "12", "meadow": "12"}
 
@@ -107,7 +107,68 @@ def test_whether_single_images_of_other_folders_were_learned_is_said_to_be_unkno
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_images(tmp_path / "new", first=700)
-    assert "whether single images are is not known" in scored(place, capsys, f"data.root={root}", "split=all")
+    said = scored(place, capsys, f"data.root={root}", "split=all")
+    assert "warning: whether the network was trained on some of these images cannot be told" in said
+
+
+def test_images_of_fewer_than_the_runs_val_size_are_scored(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images(tmp_path / "few" / "train", count=2, first=800)
+    make_images(tmp_path / "few" / "test", count=3, first=900)
+    said = scored(place, capsys, f"data.root={tmp_path / 'few'}")
+    assert "test, 9 images" in said
+    assert "val_size" not in said
+
+
+def test_of_other_images_as_many_become_val_as_fit(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images(tmp_path / "new" / "train", count=15, first=800)
+    make_images(tmp_path / "new" / "test", count=3, first=900)
+    said = scored(place, capsys, f"data.root={tmp_path / 'new'}", "split=val")
+    assert "val, 9 images" in said
+    assert "data.val_size=null: the run's 6 is for its own images, and these are others" in said
+
+
+def test_a_size_of_val_that_is_given_is_taken_although_it_is_the_runs(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images(tmp_path / "new" / "train", count=15, first=800)
+    make_images(tmp_path / "new" / "test", count=3, first=900)
+    said = scored(place, capsys, f"data.root={tmp_path / 'new'}", "split=val", "data.val_size=6")
+    assert "val, 6 images" in said
+
+
+def test_val_of_a_copy_of_the_images_is_compared_with_the_summary(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "images", tmp_path / "moved")
+    said = scored(place, capsys, f"data.root={tmp_path / 'moved'}", "split=val")
+    assert "the same as in summary.json" in said
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_a_folder_of_test_alone_is_scored(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    make_images(tmp_path / "new" / "test", ("lake",), count=3, first=900)
+    said = scored(place, capsys, f"data.root={tmp_path / 'new'}", f"split={split}")
+    assert f"{split}, 3 images" in said
+    assert "1 of the network's 3 classes occurs; the network may answer any of them" in said
+
+
+def test_the_runs_test_without_its_train_is_compared_with_the_summary(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "images" / "test", tmp_path / "part" / "test")
+    assert "the same as in summary.json" in scored(place, capsys, f"data.root={tmp_path / 'part'}")
+
+
+def test_val_of_a_folder_of_test_alone_is_refused(place: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "new" / "test", count=3, first=900)
+    with pytest.raises(UserError, match="has test, but no train"):
+        evaluate.main([f"run={place / 'run'}", f"data.root={tmp_path / 'new'}", "split=val"])
 
 
 def test_test_that_is_held_out_of_learned_images_is_called_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +278,14 @@ def test_the_figures_are_saved(saved: Path, name: str) -> None:
 def test_nothing_is_saved_into_the_run(place: Path) -> None:
     with pytest.raises(UserError, match="is in the run's own folder, in which nothing is changed"):
         evaluate.main([f"run={place / 'run'}", f"save={place / 'run' / 'scores'}"])
+
+
+def test_nothing_is_saved_among_the_files_of_an_earlier_evaluation(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "robustness.csv").touch()
+    with pytest.raises(
+        UserError, match=r"holds files of an earlier evaluation \(robustness.csv\); give another folder"
+    ):
+        evaluate.main([f"run={place / 'run'}", f"save={tmp_path}"])
 
 
 def test_without_save_the_last_line_says_what_it_would_write(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from s9.data.sources.cifar10 import FACTS
 from s9.inference import export
 from s9.inference.classifier import Classifier, load
 from s9.inference.export import Asked, Export, agree
-from s9.inference.export_images import made_up
+from s9.inference.export_images import images_of, made_up
 from s9.inference.export_network import (
     ABOUT,
     Logits,
@@ -220,7 +220,7 @@ def test_a_file_of_weights_alone_is_checked_on_made_up_images(place: Path, tmp_p
     weights.write_bytes((place / "run" / "weights" / "final.safetensors").read_bytes())
     how = asked(place, run=str(weights), check=20, to="torch_export", file=tmp_path / "mine.pt2")
     assert Export(how, lines.append).run()
-    assert any(line.startswith("the check takes made-up images: a file of weights has no images") for line in lines)
+    assert any(line.endswith("the run's own cannot be read here (a file of weights has no images)") for line in lines)
     assert any("20 of 20 made-up images" in line for line in lines)
 
 
@@ -228,6 +228,13 @@ def test_fewer_images_than_asked_for_are_said(place: Path, tmp_path: Path) -> No
     lines: list[str] = []
     assert Export(asked(place, check=5000, file=tmp_path / "x.onnx"), lines.append).run()
     assert any(re.match(r"check=5000: test has only \d+ images$", line) for line in lines)
+
+
+def test_int8_is_calibrated_on_images_of_train(classifier: Classifier) -> None:
+    found = images_of(classifier, "final", None, with_train=True)
+    assert found.train is not None and found.test is not None
+    assert {name.split()[0] for name in found.train.names} == {"train"}
+    assert len(found.train) + len(found.test) == 1797  # what the run holds out as val is of train
 
 
 def test_int8_without_images_is_refused(place: Path, tmp_path: Path) -> None:

@@ -108,8 +108,18 @@ def test_the_screen_has_each_corruption_and_the_images_it_is_of(
 ) -> None:
     show_robustness(found, len(evaluation.images), Console(width=200))
     said = capsys.readouterr().out
-    assert f"60 evenly spaced images of {len(evaluation.images)} (images=)" in said
+    assert f"60 evenly spaced of {len(evaluation.images)} images" in said
     assert all(name in said for name in BY_NAME)
+
+
+def test_in_80_columns_each_corruption_is_a_line_of_accuracies_and_one_of_strengths(
+    evaluation: Evaluation, found: Robustness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_robustness(found, len(evaluation.images), Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    tables = 2 * 3 + 2 + 2 * len(CORRUPTIONS)  # title, heads, rule; unchanged and mean
+    assert len([line for line in lines if line.strip()]) == tables + 1  # the line on JPEGs
+    assert sum(line.startswith("gaussian noise") for line in lines) == 2
 
 
 def test_the_table_and_the_figure_are_saved(evaluation: Evaluation, found: Robustness, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A trained network scored on images: those of its run, to the last digit, or any others of its classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +11,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from s9.config.data import DataConfig, FolderConfig
+from s9.config.data import FolderConfig
 from s9.config.schema import Config
 from s9.data.image_set import ImageFacts, Split, in_short
 from s9.inference.classifier import Classifier, load
-from s9.inference.scored_images import ScoredImages, held_out_alike, images_to_score, learned_images
+from s9.inference.scored_images import (
+    Chosen,
+    ChosenData,
+    ScoredImages,
+    choose,
+    held_out_alike,
+    images_to_score,
+    learned_images,
+)
 from s9.pages.run_scores import OnTest
 from s9.runs.about import about_weights
 from s9.runs.donor_folders import folder_of
@@ -31,8 +39,6 @@ from s9.training.evaluation import Scores, predict, score
 SHOWN = ("accuracy", "balanced_accuracy", "accuracy_flip", "top5_accuracy", "loss", "calibration_error")
 TOP = 5
 AFTER_S = 2  # seconds before a bar appears
-
-ChosenData = Callable[[DataConfig | None], DataConfig]  # from the run's data, if they are known, to those to score
 
 
 @dataclass(frozen=True)
@@ -126,11 +132,9 @@ def score_again(
         UserError: the run or the images cannot be read, or cannot be scored here.
     """
     source = read_run(str(run), weights)
-    own = source.config.data if source.config else None
-    if own is None and data is None:
+    chosen = choose(source.config.data if source.config else None, data)
+    if chosen is None:
         raise UserError(f"run={run}: a file of weights has no images; add data=folder data.root=<folder>")
-    chosen = data(own) if data else own
-    assert chosen is not None
     seed = source.config.seed if source.config else 0
     images = images_to_score(chosen, seed, split, known=source.known, resize=source.resize)
     classifier = source.classifier(images.found, precision)
@@ -196,28 +200,33 @@ def _device_here(stored: str) -> str:
     return stored
 
 
-def _doubts(run: ScoredRun, images: ScoredImages, split: str, chosen: DataConfig) -> tuple[list[str], bool]:
+def _doubts(run: ScoredRun, images: ScoredImages, split: str, chosen: Chosen) -> tuple[list[str], bool]:
     """(lines on which of the images the network may have learned, whether the scores are compared with the run's)."""
     known, found = run.known, images.found
     if known is None:
         lines = ["which images this run was trained on is not recorded, as in runs of before November 2026"]
-        return lines, run.config is not None and chosen == run.config.data and split != "all"
+        return lines, run.config is not None and chosen.config == run.config.data and split != "all"
     if not known.contents:
         return [
             "whether it was trained on some of these images is not known: a file of weights does not list them"
         ], False
-    changes = known.changes(found)
+    whole = split == "test" and split in found.contents  # no other split decides what is in it
+    changes = known.changes(found, (split,)) if whole else known.changes(found)
     lines = []
     if changes:
         lines.append(f"these are not the images of the run: {in_short(changes)}; not compared with its summary")
     elif split != "all":
         assert run.config is not None
-        if split in found.contents or held_out_alike(chosen, run.config.data):
+        if split in found.contents or held_out_alike(chosen.config, run.config.data, split):
             return [], True
         lines.append(f"{split} is held out otherwise than in the run; not compared with its summary")
     if learned := learned_images(known, found, split):
-        of = "are" if split == "all" else f"are, or {split} is held out of what are,"
+        are = "is" if learned == 1 else "are"
+        of = are if split == "all" else f"{are}, or {split} is held out of what {are},"
         lines.append(f"{learned:,} of the images {of} train images of the run, which it may know by heart")
     else:
-        lines.append("no class of these images is one of its train folders; whether single images are is not known")
+        lines.append(
+            "warning: whether the network was trained on some of these images cannot be told, since their class "
+            "folders are not those of the run; if it was, these scores are too good"
+        )
     return lines, False

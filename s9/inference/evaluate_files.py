@@ -19,9 +19,11 @@ OF_ROBUSTNESS = ("robustness.csv", "robustness.png")
 
 
 def check_folder(folder: Path, run: Path) -> None:
-    """Raises UserError where the files cannot be written, or would be among those of the run."""
+    """Raises UserError where the files cannot be written, or would lie among those of the run or of an evaluation."""
     if folder.resolve().is_relative_to(run.resolve()):
         raise UserError(f"save={folder}: is in the run's own folder, in which nothing is changed; give another one")
+    if earlier := next((name for name in names_of_files(robust=True) if (folder / name).exists()), None):
+        raise UserError(f"save={folder}: holds files of an earlier evaluation ({earlier}); give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -29,7 +31,7 @@ def check_folder(folder: Path, run: Path) -> None:
 
 
 def write_evaluation(of: Evaluation, robust: Robustness | None, folder: Path) -> list[str]:
-    """Writes the files into an existing folder, in place of older ones; returns their names.
+    """Writes the files into an existing folder; returns their names.
 
     Raises:
         UserError: a file cannot be written.

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from s9.inference.classifier import load
-from s9.inference.evaluate import ChosenData
 from s9.inference.export_images import Images, images_of, made_up, pixels, spread
 from s9.inference.export_network import (
     BATCH,
@@ -22,6 +21,7 @@ from s9.inference.export_network import (
     exported_program,
 )
 from s9.inference.export_table import speeds
+from s9.inference.scored_images import ChosenData
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 
@@ -110,7 +110,7 @@ class Export:
             return True
         if images.test is None:
             squares, of = made_up(count, self.classifier.facts.image_size), "made-up images"
-            self.say(f"the check takes made-up images: {images.why}")
+            self.say(f"the check takes made-up images, since the run's own cannot be read here ({images.why})")
         else:
             squares, of = pixels(images.test, spread(len(images.test), count)), "test images"
             if len(squares) < count:

@@ -6,8 +6,8 @@ import numpy as np
 
 from s9.data.keys import batch_draws
 from s9.inference.classifier import Classifier
-from s9.inference.evaluate import ChosenData, read_run
-from s9.inference.scored_images import ScoredImages, images_to_score
+from s9.inference.evaluate import read_run
+from s9.inference.scored_images import ChosenData, ScoredImages, choose, images_to_score
 from s9.system.errors import UserError
 
 BLOCKS = 8  # of one colour, on a side of a made-up image
@@ -15,7 +15,7 @@ BLOCKS = 8  # of one colour, on a side of a made-up image
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """test, train: None where they are not asked for or, for the reason `why`, cannot be read."""
+    """test, train: None where they are not asked for or, for the reason `why` in a few words, cannot be read."""
 
     test: ScoredImages | None
     train: ScoredImages | None
@@ -34,7 +34,7 @@ def images_of(classifier: Classifier, weights: str, data: ChosenData | None, *, 
     source = read_run(classifier.name, weights)
     own, seed = (source.config.data, source.config.seed) if source.config else (None, 0)
     try:
-        chosen = data(own) if data else own
+        chosen = choose(own, data)
         if chosen is None:
             raise UserError("a file of weights has no images; add data=folder data.root=<folder>")
         test, train = (
@@ -44,7 +44,7 @@ def images_of(classifier: Classifier, weights: str, data: ChosenData | None, *, 
     except UserError as error:
         if data or with_train:
             raise
-        return Images(test=None, train=None, why=str(error))
+        return Images(test=None, train=None, why=str(error).partition("; ")[0])
     return Images(test=test, train=train)
 
 

@@ -15,7 +15,7 @@ from s9.system.letters import as_text, one_line
 MOST_CLASSES = 50  # in the table; of more classes the worst ones
 MOST_MISTAKES = 10
 
-WORDS = ("true", "predicted", "mostly taken for", "strengths 1 to 5")  # columns of words are flush left
+WORDS = ("true", "predicted", "mostly taken for", "unit")  # columns of words are flush left
 
 Row = Sequence[object]
 
@@ -28,7 +28,8 @@ def show(of: Evaluation, console: Console) -> None:
     shown = [row for row in rows if row[1]]
     occur = len(shown)
     if occur < len(rows):
-        _say(f"{occur} of the network's {len(rows)} classes occur; it may answer any of them", console)
+        verb = "occurs" if occur == 1 else "occur"
+        _say(f"{occur} of the network's {len(rows)} classes {verb}; the network may answer any of them", console)
     title = "Classes"
     if len(shown) > MOST_CLASSES:
         shown = sorted(shown, key=lambda row: row[2] / row[1])[:MOST_CLASSES]
@@ -40,7 +41,7 @@ def show(of: Evaluation, console: Console) -> None:
     _table(title, columns, cells, console)
 
     each, mistakes = of.of_each, of.of_each.mistakes
-    count = f"{len(mistakes):,} of {len(of.images):,} images are wrong"
+    count = f"{len(mistakes):,} of {len(of.images):,} images {'is' if len(mistakes) == 1 else 'are'} wrong"
     if not len(mistakes):
         console.print(f"\n{count}")
         return
@@ -60,18 +61,20 @@ def class_rows(of: Evaluation) -> list[tuple[str, int, int, int, str, int]]:
 
 
 def show_robustness(of: Robustness, total: int, console: Console) -> None:
-    """The accuracy by corruption and strength, each with its strength, and the means."""
-    part = "all images" if of.images == total else f"{of.images:,} evenly spaced images of {total:,} (images=)"
-    rows: list[Row] = []
-    for corruption, accuracies in zip(CORRUPTIONS, of.accuracy, strict=True):
-        strengths = " ".join(f"{strength:g}" for strength in corruption.strengths)
-        cells = (f"{100 * accuracy:.2f}" for accuracy in (*accuracies, accuracies.mean()))
-        rows.append((corruption.name, *cells, f"{strengths} ({corruption.unit})"))
+    """The accuracy by corruption and strength with the means, and what the strengths are."""
+    part = f"all {total:,} images" if of.images == total else f"{of.images:,} evenly spaced of {total:,} images"
     means = of.accuracy.mean(0)
-    rows.append(("mean", *(f"{100 * mean:.2f}" for mean in (*means, of.mean)), ""))
-    columns = ("corruption", *(str(n + 1) for n in range(len(means))), "mean", "strengths 1 to 5")
-    _table(f"Robustness: accuracy in % of {part}; unchanged {100 * of.clean:.2f}", columns, rows, console)
-    _say("JPEG: images that are JPEGs already may lose more at one quality than at a lower one", console)
+    numbers = [str(n + 1) for n in range(len(means))]
+    rows: list[Row] = [("unchanged", *("" for _ in numbers), f"{100 * of.clean:.2f}")]
+    for name, accuracies, mean in (
+        *((c.name, row, row.mean()) for c, row in zip(CORRUPTIONS, of.accuracy, strict=True)),
+        ("mean", means, of.mean),
+    ):
+        rows.append((name, *(f"{100 * accuracy:.2f}" for accuracy in (*accuracies, mean))))
+    _table(f"Robustness: accuracy % by strength, {part}", ("corruption", *numbers, "mean"), rows, console)
+    strengths: list[Row] = [(c.name, *(f"{strength:g}" for strength in c.strengths), c.unit) for c in CORRUPTIONS]
+    _table("The strengths", ("corruption", *numbers, "unit"), strengths, console)
+    _say("images that are JPEGs already may lose more at one quality than at a lower one", console)
 
 
 def _percent(part: int, whole: int) -> str:

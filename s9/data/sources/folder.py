@@ -34,8 +34,8 @@ class _Folder(NamedTuple):
     image_size: int
 
     def facts(self, root: Path, learned_from: np.ndarray) -> ImageFacts:
-        """learned_from: rows of train, whose mean and std these are."""
-        mean, std = _mean_and_std(self.arrays["train_sums"][np.sort(learned_from)], self.image_size)
+        """learned_from: rows of the first split, which is train if there is one; mean and std are theirs."""
+        mean, std = _mean_and_std(self.arrays[f"{next(iter(self.parts))}_sums"][np.sort(learned_from)], self.image_size)
         names = self.found.class_names
         contents = {split: _contents(names, part) for split, part in self.parts.items()}
         return ImageFacts(_variant(root), names, self.image_size, mean=mean, std=std, contents=contents)
@@ -74,16 +74,17 @@ def all_of_folder(config: FolderConfig) -> tuple[ImageFacts, dict[str, Part]]:
     """(facts, the readable images by the folder's own splits): nothing is held out, no copy is dropped; to be scored.
 
     Raises:
-        UserError: as `load_folder`; one class is enough.
+        UserError: as `load_folder`; one class of any split is enough.
     """
-    whole = _read(config, least=1)
-    return whole.facts(Path(config.root), whole.parts["train"].rows), whole.parts
+    whole = _read(config, to_train=False)
+    first = next(iter(whole.parts.values()))
+    return whole.facts(Path(config.root), first.rows), whole.parts
 
 
-def _read(config: FolderConfig, least: int = 2) -> _Folder:
-    """Finds and decodes the images, and says so. least: classes that there must be."""
-    found = folder_files(Path(config.root), drop_gone=config.broken == "drop", least=least)
-    chosen, side = (config.image_size, 0) if config.image_size else chosen_size(found.splits["train"])
+def _read(config: FolderConfig, *, to_train: bool = True) -> _Folder:
+    """Finds and decodes the images, and says so. to_train: as in `folder_files`."""
+    found = folder_files(Path(config.root), drop_gone=config.broken == "drop", to_train=to_train)
+    chosen, side = (config.image_size, 0) if config.image_size else chosen_size(next(iter(found.splits.values())))
     arrays = decoded(found.splits, config, chosen)
     broken = _broken(found, arrays, config)
     log.info(_taken(found, broken))

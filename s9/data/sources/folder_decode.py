@@ -52,7 +52,8 @@ def chosen_size(files: list[File]) -> tuple[int, int]:
 def decoded(splits: Splits, config: FolderConfig, image_size: int) -> dict[str, np.ndarray]:
     """The arrays of the files of each split, mapped from the cache: images, digests, whole, near and small.
 
-    train_sums: int64 (N, 6), per image the sums of each channel and of its squares. broken, where there are any:
+    train_sums, or those of the first split where there is no train: int64 (N, 6), per image the sums of each channel
+    and of its squares. broken, where there are any:
     strings (count, 3) of split, index and reason; such a row of the images is black. high_depth: see `_decode`.
 
     Raises:
@@ -108,7 +109,8 @@ def _decode(splits: Splits, config: FolderConfig, size: int, to: Path) -> None:
                 _decode_again(splits, deep, to, image_size=size, bits=bits, resize=config.resize)
     if broken:
         np.save(to / "broken.npy", np.array([(split, str(index), reason) for split, index, reason in broken]))
-    np.save(to / "train_sums.npy", _sums(np.load(to / "train_images.npy", mmap_mode="r", allow_pickle=False)))
+    first = next(iter(splits))
+    np.save(to / f"{first}_sums.npy", _sums(np.load(to / f"{first}_images.npy", mmap_mode="r", allow_pickle=False)))
     stored = sum(path.stat().st_size for path in to.iterdir())
     log.info(
         f"decoded in {time.monotonic() - started:.0f} s; the cache in {to.parent} holds {in_bytes(stored)} of them"

@@ -42,28 +42,32 @@ class FolderFiles:
         return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def folder_files(root: Path, *, drop_gone: bool = False, least: int = 2) -> FolderFiles:
+def folder_files(root: Path, *, drop_gone: bool = False, to_train: bool = True) -> FolderFiles:
     """The images below the absolute path `root`: see `layout_of`.
 
     Args:
         drop_gone: a link to a file that is gone is left out; else it is refused.
-        least: classes that there must be.
+        to_train: there must be a train, and two classes; to be scored, one class of any split is enough.
 
     Raises:
         UserError: names the folder or file that is missing, empty, cannot be read or is of a class that a split lacks.
     """
     layout = layout_of(root)
+    first, *others = layout.folders
+    if to_train and first != "train":
+        raise UserError(f"data.root={shown(root)}: has {layout.folders[first].name}, but no train; {WANTED}")
     scan = _Scan(layout.left_out, drop_gone)
     classes = {split: scan.classes(folder) for split, folder in layout.folders.items()}
-    if len(classes["train"]) < least:
-        train = shown(layout.folders["train"])
-        raise UserError(f"{train}: needs at least two class folders, has {len(classes['train'])}; {WANTED}")
-    for split in list(layout.folders)[1:]:
-        for have, lack in (("train", split), (split, "train")):
+    if to_train and len(classes[first]) < 2:
+        raise UserError(
+            f"{shown(layout.folders[first])}: needs at least two class folders, has {len(classes[first])}; {WANTED}"
+        )
+    for split in others:
+        for have, lack in ((first, split), (split, first)):
             if missing := sorted(classes[have].keys() - classes[lack].keys()):
                 lacking = layout.folders[lack] / missing[0]
                 raise UserError(f"{lacking}: no such class folder, yet {layout.folders[have]} has the class")
-    names = tuple(sorted(classes["train"]))
+    names = tuple(sorted(classes[first]))
     splits = {
         s: [f for label, name in enumerate(names) for f in scan.images(of[name], label)] for s, of in classes.items()
     }

@@ -135,10 +135,8 @@ def in_two_classes(parts: tuple[Part, ...], root: Path) -> list[Problem]:
                 pair = below(file, root), below(known, root)
                 problems.append(Problem(pair[0], "same pixels in another class", other=pair[1], done="named"))
     if problems:
-        one = problems[0]
-        log.warning(
-            f"{len(problems):,} images are in two classes, such as {one.file} and {one.other}: one may be wrong"
-        )
+        one, are = problems[0], "image is" if len(problems) == 1 else "images are"
+        log.warning(f"{len(problems):,} {are} in two classes, such as {one.file} and {one.other}: one may be wrong")
     return problems
 
 
@@ -164,17 +162,20 @@ class _Cleaned:
 
     def say(self) -> None:
         same = sum(problem.problem.startswith("same") for problem in self.problems)
-        kinds = ((same, "with the same pixels"), (len(self.problems) - same, "near copies"))
+        near, one = len(self.problems) - same, len(self.problems) == 1
+        kinds = ((same, "with the same pixels"), (near, "near copy" if near == 1 else "near copies"))
         listed = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
         if listed:
-            said = f"{len(self.problems):,} images are in two of train, val and test ({listed})"
+            are = "image is" if one else "images are"
+            said = f"{len(self.problems):,} {are} in two of train, val and test ({listed})"
             if self.duplicates == "refuse":
                 first = self.problems[0]
                 raise UserError(
                     f"data.duplicates=refuse: {said}, such as {first.file} ({first.problem} {first.other}); remove "
-                    "them, or say data.duplicates=drop, which leaves out one of each pair"
+                    f"{'it' if one else 'them'}, or say data.duplicates=drop, which leaves out one of each pair"
                 )
-            done = "one of each pair is dropped" if self.duplicates == "drop" else "all are kept"
+            kept = "both are kept" if one else "all are kept"
+            done = f"one of {'the' if one else 'each'} pair is dropped" if self.duplicates == "drop" else kept
             log.info(f"{said}; {done} (data.duplicates={self.duplicates})")
 
 

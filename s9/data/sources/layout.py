@@ -21,7 +21,7 @@ OTHER_WAYS = "Other ways: data=cifar10 data.archive=<file>, or data=digits"
 
 @dataclass
 class Layout:
-    """folders: by split, train always; only `train`, the root itself, where the classes lie in the root."""
+    """folders: by split, in the order of NAMES; only `train`, the root itself, where the classes lie in the root."""
 
     folders: dict[str, Path]
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind, as (singular, plural)
@@ -34,16 +34,13 @@ def layout_of(root: Path) -> Layout:
     cannot be scored and counts as left out.
 
     Raises:
-        UserError: there is no such folder, two folders are the same split, or train is missing.
+        UserError: there is no such folder, or two folders are the same split.
     """
     root = _unwrapped(root)
     inside = {entry.name: entry for entry in entries(root) if not hidden(entry.name) and is_folder(entry)}
     found = {split: _named(root, split, list(inside)) for split in NAMES}
     given = {split: root / name for split, name in found.items() if name and _has_folders(root / name)}
-    if "train" not in given:
-        split = next(iter(given), None)
-        if split and len(given) == len(inside):
-            raise UserError(f"data.root={shown(root)}: has {given[split].name}, but no train; {WANTED}")
+    if "train" not in given and (not given or len(given) < len(inside)):
         return Layout({"train": root})
     layout = Layout(given)
     for name in inside:
