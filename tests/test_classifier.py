@@ -67,7 +67,7 @@ def test_shipped_weights_know_all_that_their_folder_knows(name: str) -> None:
     folder = RunFolder(file.parent.parent)
     images, summary = folder.read_images(), folder.read_summary()
     assert images is not None
-    assert (about.model, about.images.class_names) == (folder.read_config().model, images.class_names)
+    assert (about.model.blocks, about.images.class_names) == (folder.read_config().model.blocks, images.class_names)
     assert (about.images.mean, about.images.std) == (images.mean, images.std)
     assert about.metrics == {split: summary[split] for split in ("val", "test") if split in summary}
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
 from s9.training.weights import read_about
 
+FOLDER = "folder"  # how the variant of a folder's images begins
 Metrics = Mapping[str, Mapping[str, float]]  # split -> score -> value, as in summary.json
 
 
 @dataclass(frozen=True)
 class About:
-    """name: of the run. images: without the list of its contents. resize: crop, pad or stretch, of images that are no
-    squares. identity: digest of all that could change the result; empty for runs from before December 2026.
+    """images: without the list of their contents. resize: crop, pad or stretch, of images that are no squares.
+    identity: digest of all that could change the result; empty for runs from before December 2026.
     """
 
-    name: str
     model: ModelConfig
     images: ImageFacts
     resize: str
@@ -37,15 +37,21 @@ class About:
     metrics: Metrics = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, which `about_of` reads."""
-        return asdict(replace(self, images=replace(self.images, contents={})))
+        """Plain values, which `_read` reads, without names: two runs of one identity end with the same bytes."""
+        images = replace(self.images, contents={}, variant=self.images.variant if self.is_of_known else FOLDER)
+        return asdict(replace(self, images=images, model=replace(self.model, name="", known_weak_points={})))
+
+    @property
+    def is_of_known(self) -> bool:
+        """Whether the images are known by name, wherever they lie."""
+        return not self.images.variant.startswith(FOLDER)
 
 
 def about_run(config: Config, images: ImageFacts, identity: Identity | None, metrics: Metrics | None = None) -> About:
     """What the weights of this run are to say about themselves."""
     resize = config.data.resize if isinstance(config.data, FolderConfig) else "crop"  # others have squares
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest() if identity else ""
-    return About(config.run_name, config.model, images, resize, identity=digest, metrics=metrics or {})
+    return About(config.model, images, resize, identity=digest, metrics=metrics or {})
 
 
 def scores_of_val(record: Mapping[str, float]) -> dict[str, float]:
@@ -69,12 +75,20 @@ def about_weights(given: str, weights: str = "final") -> tuple[About, Path]:
     if not file.is_file():
         raise UserError(f"run={given}: {_missing(given, folder, weights)}")
     if stored := read_about(file):
-        return _read(file, stored), file
+        return _with_name(_read(file, stored), folder), file
     if not folder.config.exists():
         raise UserError(
             f"run={given}: its weights do not say their classes, mean and std; give the folder of their run"
         )
     return _of_older_run(folder), file
+
+
+def _with_name(about: About, folder: RunFolder) -> About:
+    """The images of a folder get their name from the run, where the weights still lie there."""
+    if about.images.variant != FOLDER or (known := folder.read_images()) is None:
+        return about
+    alike = known.class_names == about.images.class_names
+    return replace(about, images=replace(about.images, variant=known.variant)) if alike else about
 
 
 def _missing(given: str, folder: RunFolder, weights: str) -> str:
@@ -95,8 +109,9 @@ def _read(file: Path, stored: Mapping[str, Any]) -> About:
     try:
         images = dict(stored["images"])
         images |= {key: tuple(images[key]) for key in ("class_names", "mean", "std")}
-        values = dict(stored) | {"model": read_model(stored["model"]), "images": ImageFacts(**images)}
-        return About(**values)
+        known = {f.name for f in fields(About)}  # a later version may say more
+        values = {key: value for key, value in stored.items() if key in known}
+        return About(**values | {"model": read_model(stored["model"]), "images": ImageFacts(**images)})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: its metadata cannot be read ({type(error).__name__}: {error})") from None
 
