@@ -175,7 +175,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2_and_leaves_nothing(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder").mkdir()
-    done = start_bench(tmp_path, "repeats=1", *typed)
+    done = start_bench(tmp_path, *typed)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]

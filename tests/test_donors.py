@@ -51,9 +51,11 @@ def test_shipped_weights_are_inside_the_package_so_that_a_wheel_has_them() -> No
     assert shipped() == ["frontier", "frontier_dilated", "frontier_large_kernel"]
 
 
-def test_a_path_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("frontier").mkdir()
+    assert folder_of("frontier")[0].path == SHIPPED / "frontier"  # which an empty folder does not hide
+    RunFolder(Path("frontier")).config.touch()
     assert folder_of("frontier")[0].path == Path("frontier")
 
 
