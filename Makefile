@@ -27,7 +27,7 @@ digits: $(STAMP) ## train on the embedded digits, about a minute: no download, n
 train: $(STAMP) ## train: make train ARGS="model=strided aug=basic"
 	$(RUN) -m s9.train $(ARGS)
 
-test: $(STAMP) ## the tests that a person waits for: five to eight minutes on two cores
+test: $(STAMP) ## the tests that a person waits for: ten to seventeen minutes on two cores
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## the other tests; those on CIFAR-10 run where S9_CIFAR10_IMAGES names the images

@@ -149,10 +149,11 @@ class Run:
         for reached in p.fit(self.ranks, position, watch):
             if reached.record:
                 best = history.add(reached.record, reached.times)
-                about = self.about(p, {"val": scores_of_val(history.records[-1])})
-                if best and not failure.survive("the best weights", save_weights, p.learner.tested, folder.best, about):
-                    with suppress(OSError):  # no best weights rather than another epoch's
-                        folder.best.unlink(missing_ok=True)
+                if best:
+                    about = self.about(p, {"val": scores_of_val(history.records[-1])})
+                    if not failure.survive("the best weights", save_weights, p.learner.tested, folder.best, about):
+                        with suppress(OSError):  # no best weights rather than another epoch's
+                            folder.best.unlink(missing_ok=True)
                 failure.survive("an epoch's line", folder.add_epoch, folder.metrics, history.records[-1])
                 failure.survive("an epoch's times", folder.add_epoch, folder.times, history.times[-1])
             p.checkpoints.save(reached.position, history.as_dict())
