@@ -187,7 +187,8 @@ def test_the_surest_mistake_comes_first(finished: Path) -> None:
 
 
 def test_wandb_leaves_an_offline_run_that_its_command_line_reads_back(finished: Path) -> None:
-    run = next((finished / "wandb").glob("offline-run-*"))
+    run = next((finished / "wandb").glob("offline-run-*"), None)
+    assert run is not None, (finished / "train.log").read_text()
     wandb = Path(sys.executable).parent / "wandb"
     done = subprocess.run(
         [wandb, "leet", "inspect", "--summary", "--json", run], capture_output=True, text=True, timeout=60, check=True

@@ -308,15 +308,19 @@ def test_two_runs_in_one_process_are_two_wandb_runs(wandb_log: Logs, tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds W&B's process in /proc")
-def test_a_run_after_one_whose_wandb_was_killed_has_a_wandb_of_its_own(wandb_log: Logs, tmp_path: Path) -> None:
-    """As the next job of a sweep, which runs in the same process."""
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_after_one_whose_wandb_was_killed_has_a_wandb_of_its_own(
+    wandb_log: Logs, tmp_path: Path, finished: bool
+) -> None:
+    """As the next job of a sweep, which runs in the same process. W&B's error is another for a run without an end."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         log = wandb_log("wandb=offline", folder=tmp_path / name)
         log.started.wait(60)
         assert log.mode == "offline"
         log.log_epoch({"epoch": 1, "val/accuracy": 0.5})
-        log.finish(0)
+        if finished or name == "second":
+            log.finish(0)
         if name == "first":
             for pid in wandbs_processes():
                 os.kill(pid, signal.SIGKILL)

@@ -17,16 +17,19 @@ from s9.tracking.wandb_names import labels_of, name_of, tags_of
 
 MATRIX_CLASSES = 50  # W&B's confusion matrix has a row for each pair of classes: a million at 1,000 classes
 PAIRS_SHOWN = 100
-GONE = ("Failed to connect to service", "MailboxClosedError")  # W&B's errors when its own process was killed
 
 
 def begin_anew(*arguments: Any, **names: Any) -> Any:
-    """Calls `begin`, with a new process of W&B if the one that earlier runs used is gone."""
+    """Calls `begin`, with a new process of W&B if the one that earlier runs used is gone.
+
+    What a call says when that process is gone depends on the moment: the connection was lost, refused, or closed. W&B's
+    refusals (no key, no server, a name that is not allowed) are errors of its own and would be the same again.
+    """
     try:
         return begin(*arguments, **names)
-    except Exception as error:
-        if not any(words in f"{type(error).__name__}: {error}" for words in GONE):
-            raise
+    except wandb.Error:
+        raise
+    except Exception:
         with suppress(Exception):
             wandb.teardown()
         return begin(*arguments, **names)
