@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "muon": ("optimizer=muon",),
     "adamw": ("optimizer=adamw",),
     "cutmix": ("aug=strong",),
+    "small images first": ("trainer.resolution.start=0.5",),
     "workers": WORKERS,
 }
 INSTANTS: dict[str, Callable[[Path], Callable[[], bool]]] = {

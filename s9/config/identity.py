@@ -39,6 +39,9 @@ ABSENT = {
     "data.resize": "stretch",
     "data.duplicates": "keep",
     "data.broken": "refuse",
+    "trainer.resolution.start": 1.0,
+    "trainer.resolution.hold": 0.5,
+    "trainer.resolution.full": 0.8,
     "transfer_lr": 0.2,  # before this key no run began with weights of other classes
 }
 
@@ -77,11 +80,12 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
 def _without_free(node: Any, path: str) -> Any:
     if not isinstance(node, dict):
         return node
-    return {
+    kept = {
         name: _without_free(value, f"{path}{name}.")
         for name, value in node.items()
         if (key := f"{path}{name}") not in FREE and not (key in ABSENT and value == ABSENT[key])
     }
+    return {name: value for name, value in kept.items() if value != {} or node[name] == {}}  # a map of such keys alone
 
 
 def _numbers_as_floats(node: Any) -> Any:

@@ -54,6 +54,21 @@ class AugConfig:
 
 
 @dataclass
+class ResolutionConfig:
+    """Progressive resizing; fractions of the run. The defaults, no resizing, are those of runs older than these keys."""
+
+    start: float = 1.0  # side of the first images, as a fraction of the whole ones'
+    hold: float = 0.5  # until here the images stay as small as that
+    full: float = 0.8  # from here on images are whole; in between they grow
+
+    def __post_init__(self) -> None:
+        require("trainer.resolution.start", self.start, 0 < self.start <= 1, "more than 0, at most 1 (1: off)")
+        require("trainer.resolution.hold", self.hold, 0 <= self.hold <= 1, "from 0 to 1")
+        wanted = f"from trainer.resolution.hold={self.hold} to 1"
+        require("trainer.resolution.full", self.full, self.hold <= self.full <= 1, wanted)
+
+
+@dataclass
 class TrainerConfig:
     epochs: int = MISSING
     batch_size: int | None = MISSING  # images; null: 128, fewer where train is small
@@ -67,6 +82,7 @@ class TrainerConfig:
     precision: str = MISSING
     compile: bool = MISSING
     save_every: float = MISSING  # seconds between checkpoints within an epoch; each epoch ends with one anyway
+    resolution: ResolutionConfig = field(default_factory=ResolutionConfig)
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_epoch", "threads"):

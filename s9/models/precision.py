@@ -26,6 +26,8 @@ def guard_bfloat16(model: nn.Module, image_size: int, compute: Compute) -> list[
         return []
     kept = []
     for name, convolution, size in _convolutions(model, image_size):
+        if convolution.in_float32:  # since another image size
+            continue
         error = gradient_error(convolution, size)
         convolution.in_float32 = not error < TOLERANCE
         if convolution.in_float32:

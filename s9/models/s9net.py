@@ -80,6 +80,7 @@ class S9Net(nn.Module):
 
     def __init__(self, config: ModelConfig, facts: ImageFacts):
         super().__init__()
+        self.config = config
         named = list(rows(config))
         shapes = [(3, facts.image_size)]  # the input of each layer: channels, pixels on a side
         self.layers = nn.ModuleDict()

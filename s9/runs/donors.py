@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from s9.config.data import FolderConfig
 from s9.config.schema import Config
 from s9.data.image_set import ImageFacts, in_short
@@ -137,7 +135,7 @@ class Donors:
         """
         if not self.teacher:
             return None
-        models: list[nn.Module] = []
+        models = []
         for donor in self.teacher:
             model = donor.trained.network(facts)
             load_weights(model, donor.trained.weights)

@@ -16,7 +16,7 @@ from s9.data.image_set import ImageFacts, ImageSet, in_short
 from s9.data.loaders import TrainLoader, train_loader
 from s9.data.sources.load import load_images
 from s9.models.precision import guard_bfloat16
-from s9.models.s9net import build_model, refuse_single_values
+from s9.models.s9net import S9Net, build_model, refuse_single_values
 from s9.runs.donors import Donors, donors_of
 from s9.system.compute import Compute, pick_compute, pick_precision
 from s9.system.errors import UserError
@@ -27,7 +27,9 @@ from s9.training import optim
 from s9.training.checkpoint import Checkpoints, Position
 from s9.training.learner import Learner, averaged
 from s9.training.loop import Reached, Watch, fit
+from s9.training.operations import operations
 from s9.training.ranks import Ranks
+from s9.training.resolution import sizes
 from s9.training.step import NonFiniteLossError
 
 log = logging.getLogger("s9")
@@ -58,6 +60,18 @@ class Prepared:
             watch=watch,
         )
         return self._until_diverged(steps) if is_range_test(self.config) else steps
+
+    def operations(self, steps: int) -> int:
+        """Floating-point operations of the run's first `steps` steps, the teacher's included."""
+        teacher, batches = self.learner.teacher, self.batches.batches
+        return operations(
+            self.config,
+            self.data.facts,
+            batch_size=batches.batch_size,
+            steps=steps,
+            total_steps=len(batches) * self.config.trainer.epochs,
+            teachers=[model.config for model in teacher.models] if teacher else [],
+        )
 
     def _until_diverged(self, steps: Iterator[Reached]) -> Iterator[Reached]:
         """Ends a range test early where its loss is far above that of guessing, or is no number."""
@@ -135,13 +149,17 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     model = build_model(config.model, data)
     refuse_single_values(model, batches.batches.batch_size // ranks.world)
     rate = config.transfer_lr if donors.fill(model, data.facts) else 1.0
-    guard_bfloat16(model, data.facts.image_size, compute)
+    total_steps = len(batches) * config.trainer.epochs
+    for size, _ in sizes(config.trainer, data.facts.image_size, steps=total_steps, total_steps=total_steps):
+        if size != data.facts.image_size:
+            S9Net(config.model, replace(data.facts, image_size=size))  # refuses images too small for the network
+        guard_bfloat16(model, size, compute)
     model.to(compute.device)
     optimizer = optim.build_optimizer(optim.at_rate(config.optimizer, rate), model)
     learner = Learner(
         model=model,
         optimizer=optimizer,
-        scheduler=optim.build_scheduler(config.scheduler, optimizer, len(batches) * config.trainer.epochs),
+        scheduler=optim.build_scheduler(config.scheduler, optimizer, total_steps),
         ema=averaged(model, config.trainer.ema_decay),
         teacher=donors.loaded_teacher(config, data.facts, compute),
     )

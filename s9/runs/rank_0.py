@@ -85,7 +85,7 @@ class Run:
             if not whole:
                 ends = {"exit_code": 0}
                 raise Paused(history.records[-1].get("val/accuracy"))
-            summary = self.describe(p, facts, history.best) | suggested(self.config, history.records)
+            summary = self.describe(p, facts, history) | suggested(self.config, history.records)
             arithmetic = runtime.describe_arithmetic(p.compute)
             summary |= {"machine": machine | arithmetic, "images": p.data.facts.fingerprint}
             self.test(p, history, summary)
@@ -193,7 +193,7 @@ class Run:
         except Exception as error:
             log.warning(f"the test results cannot be sent to W&B ({failure.in_one_line(error, None)})")
 
-    def describe(self, p: Prepared, facts: ModelFacts, best: dict[str, float]) -> dict[str, Any]:
+    def describe(self, p: Prepared, facts: ModelFacts, history: History) -> dict[str, Any]:
         """The part of the summary that says what was trained."""
         return {
             "name": self.config.run_name,
@@ -205,7 +205,8 @@ class Run:
             "parameters": facts.parameters,
             "receptive_field": facts.receptive_field,
             "multiplies": facts.multiplies,
-            "best": {k: best[k] for k in ("epoch", "val/accuracy") if k in best},
+            "operations": p.operations(int(history.records[-1]["step"])),
+            "best": {k: history.best[k] for k in ("epoch", "val/accuracy") if k in history.best},
         }
 
     def say_what(self, p: Prepared, facts: ModelFacts) -> None:

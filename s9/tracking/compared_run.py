@@ -117,8 +117,13 @@ class ComparedRun:
             "minutes": ("minutes", self.minutes),
             "parameters": (COUNTED, self.summary.get("parameters")),
             "multiplies": (COUNTED, self.summary.get("multiplies")),
+            "operations, 1e12": (COUNTED, _in(1e12, self.summary.get("operations"))),
             "receptive field": (COUNTED, self.summary.get("receptive_field")),
         }
+
+
+def _in(unit: float, value: Any) -> Any:
+    return value / unit if is_number(value) else value
 
 
 def shown_result(kind: str, value: Any) -> str:

@@ -5,9 +5,9 @@ Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from s9.config.schema import DistillationConfig
+from s9.models.s9net import S9Net
 
 
 class Teacher:
@@ -17,7 +17,7 @@ class Teacher:
     Why the same images: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
     """
 
-    def __init__(self, models: list[nn.Module], config: DistillationConfig):
+    def __init__(self, models: list[S9Net], config: DistillationConfig):
         self.models = [model.eval().requires_grad_(False) for model in models]
         self.config = config
 

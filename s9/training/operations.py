@@ -1,0 +1,37 @@
+"""Floating-point operations of a training: what it costs, whatever machine it runs on."""
+
+from collections.abc import Sequence
+
+from s9.config.model import ModelConfig
+from s9.config.schema import Config
+from s9.data.image_set import ImageFacts
+from s9.models.analysis import layer_table
+from s9.training.resolution import sizes
+
+PER_MULTIPLY = 2  # a multiplication and an addition
+PASSES = 3  # forward, the gradient of the layer's input, and that of its weights; each costs about the same
+
+
+def operations(
+    config: Config,
+    facts: ImageFacts,
+    *,
+    batch_size: int,
+    steps: int,
+    total_steps: int,
+    teachers: Sequence[ModelConfig] = (),
+) -> int:
+    """Of the first `steps` steps, of `batch_size` images each, of a run of `total_steps`; teachers only go forward.
+
+    Counted are convolutions and fully connected layers, as in the README of KellerJordan/cifar10-airbench; norms,
+    activations, augmentation and the optimizer are not. Scoring val and test is not training.
+    """
+
+    def multiplies(model: ModelConfig, size: int) -> int:
+        return sum(row.multiplies for row in layer_table(model, facts.num_classes, size))
+
+    found = 0
+    for size, count in sizes(config.trainer, facts.image_size, steps=steps, total_steps=total_steps):
+        of_image = PASSES * multiplies(config.model, size) + sum(multiplies(teacher, size) for teacher in teachers)
+        found += PER_MULTIPLY * of_image * batch_size * count
+    return found
