@@ -55,7 +55,7 @@ class AugConfig:
 
 @dataclass
 class ResolutionConfig:
-    """Progressive resizing; fractions of the run. The defaults, no resizing, are those of runs older than these keys."""
+    """Progressive resizing; fractions of the run. The defaults, no resizing, are those of older runs."""
 
     start: float = 1.0  # side of the first images, as a fraction of the whole ones'
     hold: float = 0.5  # until here the images stay as small as that

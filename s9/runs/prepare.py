@@ -150,10 +150,7 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     refuse_single_values(model, batches.batches.batch_size // ranks.world)
     rate = config.transfer_lr if donors.fill(model, data.facts) else 1.0
     total_steps = len(batches) * config.trainer.epochs
-    for size, _ in sizes(config.trainer, data.facts.image_size, steps=total_steps, total_steps=total_steps):
-        if size != data.facts.image_size:
-            S9Net(config.model, replace(data.facts, image_size=size))  # refuses images too small for the network
-        guard_bfloat16(model, size, compute)
+    _try_all_sizes(model, data.facts, compute, config=config, total_steps=total_steps)
     model.to(compute.device)
     optimizer = optim.build_optimizer(optim.at_rate(config.optimizer, rate), model)
     learner = Learner(
@@ -180,6 +177,14 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
         learner=learner,
         checkpoints=checkpoints,
     )
+
+
+def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, total_steps: int) -> None:
+    """Checks bfloat16 at each size of the run's images. Raises UserError if small images leave the network no pixel."""
+    for size, _ in sizes(config.trainer, facts.image_size, steps=total_steps, total_steps=total_steps):
+        if size != facts.image_size:
+            S9Net(config.model, replace(facts, image_size=size))
+        guard_bfloat16(model, size, compute)
 
 
 def refuse_changed_images(folder: RunFolder, known: ImageFacts, now: ImageFacts) -> None:
