@@ -149,14 +149,13 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     model = build_model(config.model, data)
     refuse_single_values(model, batches.batches.batch_size // ranks.world)
     rate = config.transfer_lr if donors.fill(model, data.facts) else 1.0
-    total_steps = len(batches) * config.trainer.epochs
-    _try_all_sizes(model, data.facts, compute, config=config, total_steps=total_steps)
+    _try_all_sizes(model, data.facts, compute, config=config, steps=len(batches))
     model.to(compute.device)
     optimizer = optim.build_optimizer(optim.at_rate(config.optimizer, rate), model)
     learner = Learner(
         model=model,
         optimizer=optimizer,
-        scheduler=optim.build_scheduler(config.scheduler, optimizer, total_steps),
+        scheduler=optim.build_scheduler(config.scheduler, optimizer, len(batches) * config.trainer.epochs),
         ema=averaged(model, config.trainer.ema_decay),
         teacher=donors.loaded_teacher(config, data.facts, compute),
     )
@@ -179,9 +178,10 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     )
 
 
-def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, total_steps: int) -> None:
+def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, steps: int) -> None:
     """Checks bfloat16 at each size of the run's images. Raises UserError if small images leave the network no pixel."""
-    for size, _ in sizes(config.trainer, facts.image_size, steps=total_steps, total_steps=total_steps):
+    steps *= config.trainer.epochs
+    for size, _ in sizes(config.trainer, facts.image_size, steps=steps, total_steps=steps):
         if size != facts.image_size:
             S9Net(config.model, replace(facts, image_size=size))
         guard_bfloat16(model, size, compute)
