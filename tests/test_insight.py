@@ -17,7 +17,6 @@ from s9.models.insight import (
     feature_maps,
     first_filters,
     grad_cam,
-    layer_outputs,
     receptive_field,
     receptive_square,
     shrunk,
@@ -59,13 +58,13 @@ WANTED = np.array([0, 1, 4])
 
 def test_the_layers_outputs_lead_to_the_networks_logits(model: S9Net) -> None:
     with torch.no_grad():
-        logits = model.head(layer_outputs(model, images())[-1].mean(dim=(2, 3)))
+        logits = model.head(model.layer_outputs(images())[-1].mean(dim=(2, 3)))
         assert torch.equal(logits, model(images()))
 
 
 def test_grad_cam_is_the_last_maps_weighted_by_the_class(model: S9Net) -> None:
     """Selvaraju et al.: the weight of a map is the mean gradient of the logit, here written out without captum."""
-    last = layer_outputs(model, images())[-1].detach().requires_grad_()
+    last = model.layer_outputs(images())[-1].detach().requires_grad_()
     logits = model.head(last.mean(dim=(2, 3)))
     (gradient,) = torch.autograd.grad(logits[range(3), WANTED].sum(), last)
     cams = (gradient.mean(dim=(2, 3), keepdim=True) * last).sum(1, keepdim=True).relu()
@@ -89,7 +88,7 @@ def test_where_nothing_speaks_for_a_class_grad_cam_is_zero() -> None:
 
 def test_without_a_head_grad_cam_is_the_positive_part_of_the_classs_own_map() -> None:
     model = network("model=reference", size=64)
-    last = layer_outputs(model, images(size=64))[-1].detach()
+    last = model.layer_outputs(images(size=64))[-1].detach()
     own = last[range(3), WANTED][:, None].relu()
     wanted = torch.nn.functional.interpolate(own, size=(64, 64), mode="bilinear")[:, 0].numpy()
     np.testing.assert_allclose(
@@ -126,7 +125,7 @@ def all_positive(name: str, size: int) -> S9Net:
 def test_the_theoretical_square_is_what_the_middle_position_depends_on(name: str, size: int) -> None:
     first, end = receptive_square(composed(f"model={name}").model, facts(size))
     seen = images(1, size).abs().double().requires_grad_()
-    last = layer_outputs(all_positive(name, size).double(), seen)[-1]
+    last = all_positive(name, size).double().layer_outputs(seen)[-1]
     (gradient,) = torch.autograd.grad(last[0, :, last.shape[2] // 2, last.shape[3] // 2].sum(), seen)
     rows = torch.nonzero(gradient[0].sum(dim=(0, 2)))
     assert (int(rows.min()), int(rows.max()) + 1) == (max(first, 0), min(end, size))
@@ -156,7 +155,7 @@ def test_the_strongest_filters_come_first(model: S9Net) -> None:
 def test_the_feature_maps_are_those_of_each_block_with_the_largest_mean() -> None:
     model, config = network("model=frontier"), composed("model=frontier").model
     found = feature_maps(model, config, images(1))
-    last = layer_outputs(model, images(1))[-1][0].detach()
+    last = model.layer_outputs(images(1))[-1][0].detach()
     strongest = last[last.mean(dim=(1, 2)).argmax()].numpy()
     assert [one.block for one in found] == list(config.blocks) and found[-1].shape == (128, 8)
     wanted = 255 * (strongest - strongest.min()) / (strongest.max() - strongest.min())

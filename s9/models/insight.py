@@ -58,15 +58,6 @@ class _End(nn.Module):
         return logits
 
 
-def layer_outputs(model: S9Net, images: torch.Tensor) -> list[torch.Tensor]:
-    """The output of each layer, its residual path added; the mean of the last one is what the head sees."""
-    found = [images]
-    for layer, residual in zip(model.layers.values(), model.residuals, strict=True):
-        out = layer(found[-1])
-        found.append(out + found[-residual] if residual else out)
-    return found[1:]
-
-
 def grad_cam(model: S9Net, images: torch.Tensor, classes: torch.Tensor | np.ndarray) -> np.ndarray:
     """What in each image speaks for a class: float32 (N, H, W) in [0, 1]; sets the network to eval mode.
 
@@ -85,7 +76,7 @@ def grad_cam(model: S9Net, images: torch.Tensor, classes: torch.Tensor | np.ndar
         return np.zeros((0, *images.shape[2:]), np.float32)
     model.eval()
     with torch.no_grad():
-        last = layer_outputs(model, images)[-1].float()
+        last = model.layer_outputs(images)[-1].float()
     wanted = torch.as_tensor(classes, device=last.device)
     end = _End(model.head)
     with torch.enable_grad():
@@ -116,7 +107,7 @@ def feature_maps(model: S9Net, config: ModelConfig, image: torch.Tensor) -> list
     """
     model.eval()
     blocks = [name.partition(".")[0] for name, _ in rows(config)]
-    last_of_block = dict(zip(blocks, (out[0].float().cpu() for out in layer_outputs(model, image)), strict=True))
+    last_of_block = dict(zip(blocks, (out[0].float().cpu() for out in model.layer_outputs(image)), strict=True))
     found = []
     for block, out in last_of_block.items():
         strongest = torch.argsort(out.mean(dim=(1, 2)), descending=True, stable=True)[:CHANNELS_SHOWN]
@@ -150,7 +141,7 @@ def receptive_field(model: S9Net, images: torch.Tensor, square: tuple[int, int])
     for some in images.split(max(1, PIXELS // images[0, 0].numel())):
         with torch.enable_grad():
             seen = some.detach().clone().requires_grad_()
-            last = layer_outputs(model, seen)[-1].float()
+            last = model.layer_outputs(seen)[-1].float()
             (gradient,) = torch.autograd.grad(last[:, :, last.shape[2] // 2, last.shape[3] // 2].sum(), seen)
         total += gradient.abs().sum(dim=1).double().cpu().numpy().sum(0)
     side = _side_within(total, (first + end - 1) / 2)

@@ -98,13 +98,15 @@ class S9Net(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        inputs = []
+        return self.head(self.layer_outputs(images)[-1].float().mean(dim=(2, 3)))
+
+    def layer_outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The output (B, channels, H', W') of each layer, residual path added; the head sees the mean of the last."""
+        found = [images]
         for layer, residual in zip(self.layers.values(), self.residuals, strict=True):
-            inputs.append(images)
-            images = layer(images)
-            if residual:
-                images = images + inputs[-residual]
-        return self.head(images.float().mean(dim=(2, 3)))
+            out = layer(found[-1])
+            found.append(out + found[-residual] if residual else out)
+        return found[1:]
 
 
 def build_model(config: ModelConfig, data: ImageSet) -> S9Net:

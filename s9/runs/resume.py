@@ -11,6 +11,7 @@ from s9.data.sources.load import load_images
 from s9.runs.prepare import identity_of
 from s9.system.errors import UserError
 from s9.tracking.folder import UNFINISHED, RunFolder
+from s9.tracking.lr_range import is_range_test
 
 OUTPUTS = Path("outputs")
 
@@ -26,7 +27,9 @@ def named(path: Path) -> RunFolder:
         raise UserError(
             f"resume={path}: there is no {folder.config.name} in it; give the folder of a run or a sweep, or auto"
         )
-    folder.read_config()
+    config = folder.read_config()
+    if folder.is_done() and is_range_test(config):
+        raise UserError(f"resume={path}: this range test is done; start another one")
     if folder.is_done():
         ways = f"score it again: python -m s9.evaluate run={path}; train on from its weights: init_from={path}"
         raise UserError(f"resume={path}: this run is done; {ways}")
