@@ -22,6 +22,7 @@ from s9.data.loaders import TrainLoader, train_loader
 from s9.data.sources.load import load_images
 from s9.models.s9net import S9Net
 from s9.system.compute import Compute
+from s9.training.distillation import Teacher
 from s9.training.evaluation import predict, score
 from s9.training.learner import Learner, averaged
 from s9.training.loop import EpochRecord, StepDone, Watch, fit
@@ -67,10 +68,14 @@ class Run:
     optimizer: torch.optim.Optimizer
     loader: TrainLoader
 
-    def fit(self, watch: Watch | None = None, precision: torch.dtype = torch.float32) -> Iterator[EpochRecord]:
+    def fit(
+        self, watch: Watch | None = None, precision: torch.dtype = torch.float32, teacher: Teacher | None = None
+    ) -> Iterator[EpochRecord]:
         total = len(self.loader) * self.config.trainer.epochs
         scheduler = build_scheduler(self.config.scheduler, self.optimizer, total)
-        learner = Learner(model=self.model, optimizer=self.optimizer, scheduler=scheduler, ema=self.ema)
+        learner = Learner(
+            model=self.model, optimizer=self.optimizer, scheduler=scheduler, ema=self.ema, teacher=teacher
+        )
         reached = fit(
             learner=learner,
             batches=self.loader,

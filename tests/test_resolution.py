@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from s9.config.schema import Config, ResolutionConfig
+from s9.config.schema import Config, DistillationConfig, ResolutionConfig
 from s9.models.analysis import model_facts
 from s9.models.s9net import S9Net
 from s9.runs.run import train
 from s9.system.errors import UserError
+from s9.training.distillation import Teacher
 from s9.training.operations import operations
 from s9.training.resolution import resized, size_at, sizes
 from tests.conftest import composed
@@ -119,6 +120,14 @@ def test_a_teacher_costs_its_forward_pass() -> None:
     taught = operations(config, run.data.facts, **asked, teachers=[teacher])
     alone = operations(config, run.data.facts, **asked)
     assert taught - alone == 2 * 32 * 2 * model_facts(teacher, run.data.facts).multiplies
+
+
+def test_a_teacher_sees_whole_images_also_while_the_student_sees_small_ones() -> None:
+    run, seen = prepare(*GROWING, "trainer.epochs=1"), set()
+    teacher = S9Net(run.config.model, run.data.facts)
+    teacher.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].shape[-1]))
+    list(run.fit(teacher=Teacher([teacher], DistillationConfig())))
+    assert seen == {run.data.facts.image_size}
 
 
 def test_a_finished_run_says_its_operations(digits: Callable[..., Config], tmp_path: Path, no_figures: None) -> None:

@@ -103,7 +103,8 @@ class Step:
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         normalised = self.compute.normalised(images, self.data.facts.mean, self.data.facts.std)
         mixed = mix(self.config.aug.mix, normalised, labels, (0, 1, 1))
-        train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute)
+        size = normalised.shape[-1]
+        train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute, size=size)
 
 
 def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:

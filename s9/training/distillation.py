@@ -11,7 +11,7 @@ from s9.models.s9net import S9Net
 
 
 class Teacher:
-    """Frozen networks in evaluation mode, which see the same augmented images as their student.
+    """Frozen networks in evaluation mode, which see the same augmented images as their student, but always whole.
 
     Several networks are one teacher, by the geometric mean of their probabilities, which is the mean of their logits.
     Why the same images: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.

@@ -17,7 +17,7 @@ from s9.training.checkpoint import Position
 from s9.training.evaluation import predict, score
 from s9.training.learner import Learner
 from s9.training.ranks import Ranks
-from s9.training.resolution import resized, size_at
+from s9.training.resolution import size_at
 from s9.training.step import compiled, stop_if_not_finite, stop_if_weights_not_finite, train_step
 
 CHECK_EVERY = 20  # steps between checks of the loss on a CPU; elsewhere each check would wait for the device
@@ -197,11 +197,11 @@ class _Training:
         self, epoch: "_Epoch", batch: int, raw: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         images = self.compute.normalised(raw, self.data.facts.mean, self.data.facts.std)
-        trainer, progress = self.settings.trainer, epoch.step / (self.settings.trainer.epochs * len(self.batches))
-        images = resized(images, size_at(trainer.resolution, progress, self.data.facts.image_size))
         mixed = mix(self.settings.aug.mix, images, labels, (self.settings.seed, epoch.number, batch))
         torch.manual_seed(keys.step_seed(self.settings.seed, epoch.step, self.ranks.rank))
         started = time.perf_counter()
-        done = train_step(self.forward, self.learner, mixed, trainer, compute=self.compute)
+        trainer, progress = self.settings.trainer, epoch.step / (self.settings.trainer.epochs * len(self.batches))
+        size = size_at(trainer.resolution, progress, self.data.facts.image_size)
+        done = train_step(self.forward, self.learner, mixed, trainer, compute=self.compute, size=size)
         epoch.step_s += time.perf_counter() - started
         return done

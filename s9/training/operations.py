@@ -30,8 +30,8 @@ def operations(
     def multiplies(model: ModelConfig, size: int) -> int:
         return sum(row.multiplies for row in layer_table(model, facts.num_classes, size))
 
-    found = 0
+    found, of_teachers = 0, sum(multiplies(teacher, facts.image_size) for teacher in teachers)  # see whole images
     for size, count in sizes(config.trainer, facts.image_size, steps=steps, total_steps=total_steps):
-        of_image = PASSES * multiplies(config.model, size) + sum(multiplies(teacher, size) for teacher in teachers)
+        of_image = PASSES * multiplies(config.model, size) + of_teachers
         found += PER_MULTIPLY * of_image * batch_size * count
     return found

@@ -10,6 +10,7 @@ from s9.config.schema import TrainerConfig
 from s9.data.augmentation.mix import Mixed
 from s9.system.compute import Compute
 from s9.training.learner import Learner
+from s9.training.resolution import resized
 
 ADVICE = "try a smaller optimizer.lr or trainer.clip_norm=1"
 
@@ -19,19 +20,20 @@ class NonFiniteLossError(Exception):
 
 
 def train_step(
-    forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute
+    forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute, size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One batch: forward, backward, optimizer, schedule and moving average.
 
     Args:
         forward: the learner's model, which may be wrapped for several ranks or compiled.
+        size: of the images that the model sees, in pixels on a side. A teacher sees whole ones, which it knows best.
 
     Returns:
         (loss, logits (B, num_classes)), both detached, in float32.
     """
     teacher = learner.teacher
     with compute.autocast():
-        logits = forward(mixed.images)
+        logits = forward(resized(mixed.images, size))
         wanted = teacher(mixed.images) if teacher else None
     logits = logits.float()
     loss = mixed_loss(logits, mixed, trainer.label_smoothing)
