@@ -19,7 +19,7 @@ from s9.runs import failure
 from s9.system.compute import Compute
 from s9.training import evaluation
 from s9.training.learner import Learner
-from s9.training.step import train_step
+from s9.training.step import Place, train_step
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 
@@ -50,7 +50,7 @@ def test_in_a_training_step_it_is_the_batch(digits: Callable[..., Config]) -> No
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
     learner = Learner(model=Full(), optimizer=optimizer, scheduler=scheduler)
     said = "out of memory with trainer.batch_size=96; set trainer.batch_size=48, or a smaller model"
-    step = lambda: train_step(learner.model, learner, mixed, config.trainer, compute=CPU, size=32)  # noqa: E731
+    step = lambda: train_step(learner.model, learner, mixed, config.trainer, compute=CPU, at=Place(1, 1, 32))  # noqa: E731
     assert told(step, config) == said
 
 

@@ -27,7 +27,7 @@ from s9.system.process import keep_freed_memory
 from s9.training import optim
 from s9.training.learner import Learner
 from s9.training.loop import fit
-from s9.training.step import compiled, train_step
+from s9.training.step import Place, compiled, train_step
 
 AUGMENT_IMAGES = {"device": 12_800, "albumentations": 2_560}  # images per timing; both backends report images/s
 SIZES = (5_000, 50_000, 500_000)
@@ -103,8 +103,8 @@ class Step:
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         normalised = self.compute.normalised(images, self.data.facts.mean, self.data.facts.std)
         mixed = mix(self.config.aug.mix, normalised, labels, (0, 1, 1))
-        size = normalised.shape[-1]
-        train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute, size=size)
+        at = Place(1, 1, normalised.shape[-1])
+        train_step(self.forward, self.learner, mixed, self.config.trainer, compute=self.compute, at=at)
 
 
 def step(configs: dict[str, Config], data: ImageSet, device: torch.device, repeats: int) -> list[Row]:

@@ -39,6 +39,7 @@ ABSENT = {
     "data.resize": "stretch",
     "data.duplicates": "keep",
     "data.broken": "refuse",
+    "distillation.views": None,
     "trainer.resolution.start": 1.0,
     "trainer.resolution.hold": 0.5,
     "trainer.resolution.full": 0.8,

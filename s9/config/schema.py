@@ -124,9 +124,11 @@ class DistillationConfig:
 
     share: float = 0.7  # of the loss that is the teacher's; the rest is the true labels'
     temperature: float = 2.0  # softens the probabilities of teacher and student
+    views: int | None = None  # epochs whose images the teacher labels, and later epochs repeat; null: all
 
     def __post_init__(self) -> None:
         require("distillation.share", self.share, 0 < self.share <= 1, "more than 0, at most 1")
+        require("distillation.views", self.views, self.views is None or self.views >= 1, "1 or more, or null")
         require("distillation.temperature", self.temperature, 0.1 <= self.temperature <= 100, "from 0.1 to 100")
 
 

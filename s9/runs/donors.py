@@ -20,6 +20,7 @@ from s9.runs.trained import Trained
 from s9.system.compute import Compute
 from s9.system.errors import UserError
 from s9.training.distillation import Teacher
+from s9.training.kept_logits import KeptLogits
 from s9.training.weights import head_of, load_mean_weights, load_weights
 
 log = logging.getLogger("s9")
@@ -127,7 +128,9 @@ class Donors:
             log.info(_of_other_classes(others, facts))
         return bool(others)
 
-    def loaded_teacher(self, config: Config, facts: ImageFacts, compute: Compute) -> Teacher | None:
+    def loaded_teacher(
+        self, config: Config, facts: ImageFacts, compute: Compute, kept: KeptLogits | None = None
+    ) -> Teacher | None:
         """The teacher's networks with their weights.
 
         Raises:
@@ -140,7 +143,7 @@ class Donors:
             model = donor.trained.network(facts)
             load_weights(model, donor.trained.weights)
             models.append(model.to(compute.device))
-        return Teacher(models, config.distillation)
+        return Teacher(models, config.distillation, kept)
 
 
 def _of_other_classes(donors: Sequence[Donor], facts: ImageFacts) -> str:

@@ -25,6 +25,7 @@ from s9.tracking.folder import RunFolder
 from s9.tracking.lr_range import MOST, is_range_test
 from s9.training import optim
 from s9.training.checkpoint import Checkpoints, Position
+from s9.training.kept_logits import KeptLogits
 from s9.training.learner import Learner, averaged
 from s9.training.loop import Reached, Watch, fit
 from s9.training.operations import operations
@@ -157,7 +158,7 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
         optimizer=optimizer,
         scheduler=optim.build_scheduler(config.scheduler, optimizer, len(batches) * config.trainer.epochs),
         ema=averaged(model, config.trainer.ema_decay),
-        teacher=donors.loaded_teacher(config, data.facts, compute),
+        teacher=donors.loaded_teacher(config, data.facts, compute, _kept_logits(config, data.facts, batches, folder)),
     )
     images = {"images": data.facts.fingerprint, "class names": list(data.facts.class_names)}
     checkpoints = Checkpoints(
@@ -176,6 +177,15 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
         learner=learner,
         checkpoints=checkpoints,
     )
+
+
+def _kept_logits(config: Config, facts: ImageFacts, loader: TrainLoader, folder: RunFolder) -> KeptLogits | None:
+    """Where this rank keeps what the teacher says of the images that later epochs repeat; None: none does."""
+    views, batches = config.distillation.views, loader.batches
+    if views is None:
+        return None
+    shape = (batches.batch_size // batches.world, facts.num_classes)
+    return KeptLogits(folder.kept_logits / str(batches.rank), views=views, batches=len(batches), shape=shape)
 
 
 def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, steps: int) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ class Run:
             if not is_range_test(self.config):
                 write_insight(p, self.folder)  # a run that is killed here is resumed, so that no finished run lacks it
             # Before figures and W&B, which the run can do without: a run that is killed while it draws is done.
+            rmtree(self.folder.kept_logits, ignore_errors=True)
             self.status.set("done", minutes=round(history.seconds / 60, 2))
             self.say_where(p, summary, history.seconds)
             self.show_end(summary, mirror)

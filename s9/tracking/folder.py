@@ -59,6 +59,7 @@ class RunFolder:
         self.insight = path / "insight.npz"  # what the network looks at
         self.final, self.best = path / "weights" / "final.safetensors", path / "weights" / "best.safetensors"
         self.checkpoints, self.figures = path / "checkpoints", path / "figures"
+        self.kept_logits = path / "teacher"  # what the teacher said, for epochs that repeat; gone when the run is done
         self.log, self.traceback = path / "train.log", path / "error.txt"
 
     def __str__(self) -> str:

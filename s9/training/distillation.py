@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from s9.config.schema import DistillationConfig
 from s9.models.s9net import S9Net
+from s9.training.kept_logits import KeptLogits
 
 
 class Teacher:
@@ -17,14 +18,24 @@ class Teacher:
     Why the same images: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", 2022.
     """
 
-    def __init__(self, models: list[S9Net], config: DistillationConfig):
+    def __init__(self, models: list[S9Net], config: DistillationConfig, kept: KeptLogits | None = None):
         self.models = [model.eval().requires_grad_(False) for model in models]
-        self.config = config
+        self.config, self.kept = config, kept
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """images (B, 3, H, W), normalised -> logits (B, num_classes)."""
-        return torch.stack([model(images) for model in self.models]).mean(0)
+    def __call__(self, images: torch.Tensor, view: int, batch: int) -> torch.Tensor:
+        """images (B, 3, H, W), normalised -> logits (B, num_classes) in float32, kept ones where these images repeat.
+
+        Args:
+            view, batch: of these images, counted from 1.
+        """
+        known = self.kept.read(view, batch) if self.kept else None
+        if known is not None:
+            return known.to(images.device)
+        logits = torch.stack([model(images) for model in self.models]).mean(0).float()
+        if self.kept:
+            self.kept.write(view, batch, logits)
+        return logits
 
     def taught(self, loss: torch.Tensor, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """(1 - share) x the loss on the true labels + share x the loss on the teacher's logits, all in float32.
@@ -40,6 +51,6 @@ class Teacher:
             A scalar, in nats.
         """
         temperature = self.config.temperature
-        student, teacher = ((values / temperature).log_softmax(1) for values in (logits, wanted.float()))
+        student, teacher = ((values / temperature).log_softmax(1) for values in (logits, wanted))
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
         return torch.lerp(loss, divergence, self.config.share)

@@ -18,7 +18,7 @@ from s9.training.evaluation import predict, score
 from s9.training.learner import Learner
 from s9.training.ranks import Ranks
 from s9.training.resolution import size_at
-from s9.training.step import compiled, stop_if_not_finite, stop_if_weights_not_finite, train_step
+from s9.training.step import Place, compiled, stop_if_not_finite, stop_if_weights_not_finite, train_step
 
 CHECK_EVERY = 20  # steps between checks of the loss on a CPU; elsewhere each check would wait for the device
 
@@ -171,7 +171,7 @@ class _Training:
         check_every = CHECK_EVERY if self.compute.device.type == "cpu" else batches
         lr = self.learner.lr
         self.learner.model.train()
-        self.batches.start_epoch(epoch.number, position.batch)
+        self.batches.start_epoch(self._view(epoch.number), position.batch)
         for batch, (raw, labels) in enumerate(self.batches, start=position.batch + 1):
             lr, last = self.learner.lr, batch == batches
             epoch.add(*self._step(epoch, batch, raw, labels), labels)
@@ -193,15 +193,21 @@ class _Training:
         yield Reached(after, record, epoch.times(trained))
         return after
 
+    def _view(self, epoch: int) -> int:
+        """The epoch whose order, augmentation and mixing `epoch` has: with distillation.views, one of the first."""
+        views = self.settings.distillation.views
+        return epoch if views is None else (epoch - 1) % views + 1
+
     def _step(
         self, epoch: "_Epoch", batch: int, raw: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         images = self.compute.normalised(raw, self.data.facts.mean, self.data.facts.std)
-        mixed = mix(self.settings.aug.mix, images, labels, (self.settings.seed, epoch.number, batch))
+        view = self._view(epoch.number)
+        mixed = mix(self.settings.aug.mix, images, labels, (self.settings.seed, view, batch))
         torch.manual_seed(keys.step_seed(self.settings.seed, epoch.step, self.ranks.rank))
         started = time.perf_counter()
         trainer, progress = self.settings.trainer, epoch.step / (self.settings.trainer.epochs * len(self.batches))
-        size = size_at(trainer.resolution, progress, self.data.facts.image_size)
-        done = train_step(self.forward, self.learner, mixed, trainer, compute=self.compute, size=size)
+        at = Place(view, batch, size_at(trainer.resolution, progress, self.data.facts.image_size))
+        done = train_step(self.forward, self.learner, mixed, trainer, compute=self.compute, at=at)
         epoch.step_s += time.perf_counter() - started
         return done

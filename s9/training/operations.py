@@ -21,7 +21,9 @@ def operations(
     total_steps: int,
     teachers: Sequence[ModelConfig] = (),
 ) -> int:
-    """Of the first `steps` steps, of `batch_size` images each, of a run of `total_steps`; teachers only go forward.
+    """Of the first `steps` steps, of `batch_size` images each, of a run of `total_steps`.
+
+    Teachers only go forward, with whole images, and not for the epochs that repeat images (distillation.views).
 
     Counted are convolutions and fully connected layers, as in the README of KellerJordan/cifar10-airbench; norms,
     activations, augmentation and the optimizer are not. Scoring val and test is not training.
@@ -30,8 +32,9 @@ def operations(
     def multiplies(model: ModelConfig, size: int) -> int:
         return sum(row.multiplies for row in layer_table(model, facts.num_classes, size))
 
-    found, of_teachers = 0, sum(multiplies(teacher, facts.image_size) for teacher in teachers)  # see whole images
+    views = config.distillation.views or config.trainer.epochs
+    taught = min(steps, views * total_steps // config.trainer.epochs)
+    found = taught * PER_MULTIPLY * batch_size * sum(multiplies(teacher, facts.image_size) for teacher in teachers)
     for size, count in sizes(config.trainer, facts.image_size, steps=steps, total_steps=total_steps):
-        of_image = PASSES * multiplies(config.model, size) + of_teachers
-        found += PER_MULTIPLY * of_image * batch_size * count
+        found += count * PER_MULTIPLY * batch_size * PASSES * multiplies(config.model, size)
     return found

@@ -1,6 +1,7 @@
 """One training step: forward, backward, optimizer, schedule and average; and checks that the results are finite."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +20,33 @@ class NonFiniteLossError(Exception):
     """The loss or the weights became infinite or NaN. Its text names epoch, step and learning rate."""
 
 
+class Place(NamedTuple):
+    """view: the epoch whose images these are, which a later epoch may repeat. batch: of that epoch. Both from 1.
+
+    size: of the images that the model sees, in pixels on a side.
+    """
+
+    view: int
+    batch: int
+    size: int
+
+
 def train_step(
-    forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute, size: int
+    forward: nn.Module, learner: Learner, mixed: Mixed, trainer: TrainerConfig, *, compute: Compute, at: Place
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One batch: forward, backward, optimizer, schedule and moving average.
 
     Args:
         forward: the learner's model, which may be wrapped for several ranks or compiled.
-        size: of the images that the model sees, in pixels on a side. A teacher sees whole ones, which it knows best.
+        at: the place of this batch in the run. The model sees images of that size; a teacher sees whole ones.
 
     Returns:
         (loss, logits (B, num_classes)), both detached, in float32.
     """
     teacher = learner.teacher
     with compute.autocast():
-        logits = forward(resized(mixed.images, size))
-        wanted = teacher(mixed.images) if teacher else None
+        logits = forward(resized(mixed.images, at.size))
+        wanted = teacher(mixed.images, at.view, at.batch) if teacher else None
     logits = logits.float()
     loss = mixed_loss(logits, mixed, trainer.label_smoothing)
     if teacher and wanted is not None:
