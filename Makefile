@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install digits train test test-slow soak lint format clean
+.PHONY: help install digits train test test-slow soak gpu gpu-pack lint format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +36,31 @@ test-slow: $(STAMP) ## the other tests; those on CIFAR-10 run where S9_CIFAR10_I
 soak: $(STAMP) ## kill runs at 60 random instants and sweeps at 20, resume them, compare: half an hour at most
 	$(RUN) tests/soak.py $(ARGS)
 	$(RUN) -m tests.soak_sweep
+
+# With .venv or, on a machine without a network, without; OUT= is the folder of results.
+gpu: ## check and measure on a GPU, nine minutes a call, OUT=outputs/gpu: s9/benchmarks/README.md
+	$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) -m s9.benchmarks.gpu out=$(or $(OUT),outputs/gpu) $(ARGS)
+
+# All that s9 and pytest need but torch, torchvision, numpy, scipy, scikit-learn, matplotlib, pillow and opencv, which
+# the GPU machine has; a test compares the list with pyproject.toml. The versions are those of .venv.
+GPU_PYTHON ?= 3.12
+GPU_WHEELS := \
+	albucore albumentations annotated-types anyio captum certifi charset-normalizer click cwevals distro filelock \
+	googleapis-common-protos h11 httpcore httpx hydra-core idna imagehash iniconfig jinja2 markdown-it-py markupsafe \
+	mdurl omegaconf opentelemetry-api opentelemetry-exporter-http-transport opentelemetry-exporter-otlp-common \
+	opentelemetry-exporter-otlp-proto-common opentelemetry-exporter-otlp-proto-http opentelemetry-proto \
+	opentelemetry-sdk opentelemetry-semantic-conventions packaging platformdirs pluggy protobuf pydantic \
+	pydantic-core pygments pytest pytest-timeout pywavelets pyyaml requests rich safetensors simsimd sniffio \
+	stringzilla tqdm typing-extensions typing-inspection urllib3 wandb xxhash
+PLATFORMS := $(addprefix --platform=,$(addsuffix _x86_64,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014))
+gpu-pack: $(STAMP) ## collect in .gpu what make gpu needs on a machine without a network: wheels, images
+	rm -rf .gpu/wheels && mkdir -p .gpu/wheels
+	$(RUN) -m pip freeze --exclude-editable > .gpu/versions.txt
+	$(RUN) -m pip download --quiet --no-deps --only-binary=:all: --python-version=$(GPU_PYTHON) --implementation=cp \
+		$(PLATFORMS) --constraint=.gpu/versions.txt --dest=.gpu/wheels $(GPU_WHEELS)
+	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir=.gpu/wheels --constraint=.gpu/versions.txt antlr4-python3-runtime
+	test ! -d data/cifar10-images || tar -chJf .gpu/cifar10-images.tar.xz -C data cifar10-images
+	@du -sh .gpu
 
 lint: $(STAMP) ## format check, lint, types
 	$(RUN) -m ruff format --check .

@@ -387,11 +387,12 @@ def test_a_student_learns_from_it_even_what_is_wrong(mine: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("teachers", [1, 2])
-def test_a_killed_student_ends_as_if_it_had_not_been(taught: Path, tmp_path: Path, teachers: int) -> None:
+@pytest.mark.parametrize(("teachers", "views"), [(1, "null"), (2, "null"), (1, "1")])
+def test_a_killed_student_ends_as_if_it_had_not_been(taught: Path, tmp_path: Path, teachers: int, views: str) -> None:
     named = os.pathsep.join([str(taught), str(RunFolder(taught).best)][:teachers])
-    finish(tmp_path, *QUICK, f"teacher={named}", "hydra.run.dir=uncut")
-    started = start(tmp_path, *QUICK, f"teacher={named}", "hydra.run.dir=run")
+    student = (*QUICK, f"teacher={named}", f"distillation.views={views}")
+    finish(tmp_path, *student, "hydra.run.dir=uncut")
+    started = start(tmp_path, *student, "hydra.run.dir=run")
     started.when(reached_step(tmp_path / "run", 3))
     started.kill()
     finish(tmp_path, "resume=run")

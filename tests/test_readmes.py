@@ -32,7 +32,7 @@ DOORS: dict[str, dict[str, str | None]] = {
     "report": dict.fromkeys(("run", "sweep", "runs", "watch"), ""),
 }
 OWN = {
-    "bench": ("bench=", "repeats=", "images=", "out=", "page="),
+    "bench": ("bench=", "repeats=", "images=", "target=", "seeds=", "out=", "page="),
     "confirm": ("sweep=", "seeds=", "baseline=", "best="),
     "tune": ("study=", "study.", "trials=", "jobs=", "folder=", "storage="),
 }

@@ -53,8 +53,11 @@ def run(asked: Asked, interrupts: Interrupts) -> int:
         UserError: a value is no part or number, a key has no effect on a part, or the file cannot be written.
     """
     refuse_wrong(asked)
-    wish = {"target": asked.target, "seeds": asked.seeds, "overrides": asked.overrides}
-    bench = Target(**wish, interrupts=interrupts) if asked.bench == TARGET else Bench(asked)
+    bench: Bench | Target
+    if asked.bench == TARGET:
+        bench = Target(target=asked.target, seeds=asked.seeds, overrides=asked.overrides, interrupts=interrupts)
+    else:
+        bench = Bench(asked)
     out = Path(asked.out or f"outputs/bench/{time.strftime('%Y-%m-%d_%H-%M-%S')}.json")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ def run(asked: Asked, interrupts: Interrupts) -> int:
     rows: list[Row] = []
     try:
         for new in bench.parts():
-            print("\n".join(line(r) for r in new), flush=True)
+            print(lines(new), flush=True)
             rows += new
             out.write_text(json.dumps(content | {"rows": [asdict(r) for r in rows]}, indent=2) + "\n")
     except Interrupted as stop:
@@ -146,9 +149,14 @@ class Bench:
                 return startup.startup(self.overrides, data, repeats)
 
 
-def line(row: Row) -> str:
-    """`step  reference, batch 128, s9   2,600 images/s  (2,480 to 2,660)  2.55 x naive`."""
+def lines(rows: list[Row]) -> str:
+    """A line each: `step  reference, batch 128, s9   2,600 images/s  (2,480 to 2,660)  2.55 x`."""
+    width = max([50, *(len(row.what) for row in rows)]) + 2
+    return "\n".join(line(row, width) for row in rows)
+
+
+def line(row: Row, width: int) -> str:
     digits = 0 if row.median >= 100 else 2
     spread = f"({row.low:,.{digits}f} to {row.high:,.{digits}f})" if row.repeats > 1 else "(once)"
-    text = f"{row.part:<12}{row.what:<52}{row.median:>10,.{digits}f} {row.unit:<14} {spread:<22}"
+    text = f"{row.part:<12}{row.what:<{width}}{row.median:>10,.{digits}f} {row.unit:<16} {spread:<22}"
     return text + (f"{row.ratio:.2f} x" if row.ratio else "")
