@@ -376,10 +376,10 @@ def test_every_study_of_conf_can_be_composed_at_its_ends(file: Path, monkeypatch
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["model=wide", "aug=none", "optimizer=adamw", "optimizer.lr=0.01", "seed=4"],
+        ["model=teacher", "aug=none", "optimizer=adamw", "optimizer.lr=0.01", "seed=4"],
         ["experiment=fast", "trainer.batch_size=7"],
-        ["experiment=wide", "trainer.epochs=3", "aug=none"],
-        ["experiment=frontier", "model=wide"],
+        ["experiment=teacher", "trainer.epochs=3", "aug=none"],
+        ["experiment=frontier", "model=teacher"],
         ["optimizer=adamw", "optimizer.betas=[0.8,0.99]", "init_from=null", "wandb.tags=[a,b]", "name='x=1 y'"],
     ],
 )
