@@ -203,7 +203,7 @@ def test_a_signal_before_the_first_epoch_has_ended_leaves_no_file(
 
 def step_done(epoch: int, batch: int) -> StepDone:
     zero = torch.zeros(())
-    return StepDone(epoch=epoch, batch=batch, batches=10, images=64, loss_sum=zero, correct=zero)
+    return StepDone(epoch=epoch, batch=batch, batches=10, images=64, size=32, loss_sum=zero, correct=zero)
 
 
 def clock(*overrides: str) -> Clock:

@@ -84,14 +84,14 @@ def test_without_a_model_a_run_has_that_of_its_donor() -> None:
     assert model_of("init_from=frontier_dilated") == model_of("model=frontier_dilated") != model_of()
 
 
-@pytest.mark.parametrize("chosen", ["model=strided", "experiment=frontier"])
+@pytest.mark.parametrize("chosen", ["model=strided", "experiment=frontier", "experiment=fast"])
 def test_a_model_that_is_chosen_stays(chosen: str) -> None:
     assert model_of("init_from=frontier_dilated", chosen) == model_of(chosen)
 
 
 def test_an_experiment_that_chooses_no_model_leaves_it_to_the_donor() -> None:
-    config = compose_config([*DIGITS, "init_from=frontier", "experiment=fast"])
-    assert config.model == model_of("model=frontier") and config.trainer.epochs == 12
+    config = compose_config([*DIGITS, "init_from=frontier", "experiment=lr_range"])
+    assert config.model == model_of("model=frontier") and config.trainer.steps_per_epoch == 3
 
 
 def test_a_teacher_chooses_no_model() -> None:

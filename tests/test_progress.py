@@ -25,6 +25,25 @@ def test_a_pace_that_stays_far_slower_is_told_once() -> None:
     assert slower(1, 1, 2, 2, 3, 3, 3) == [(1, 2)]
 
 
+def test_larger_images_are_no_slow_pace() -> None:
+    pace = Pace()
+    steps = [(seconds, size) for seconds, size in ((1, 16), (3, 24), (6, 32)) for _ in range(3 * MANY_STEPS)]
+    assert [pace.slower(seconds, size) for seconds, size in steps] == [None] * len(steps)
+
+
+def test_a_slow_pace_among_images_of_one_size_is_told() -> None:
+    pace = Pace()
+    steps = [(seconds, size) for seconds, size in ((1, 16), (3, 24), (6, 24)) for _ in range(3 * MANY_STEPS)]
+    assert [said for seconds, size in steps if (said := pace.slower(seconds, size))] == [(3, 6)]
+
+
+def test_the_time_left_counts_the_work_of_the_epochs_to_come(caplog: pytest.LogCaptureFixture) -> None:
+    """The first of three epochs took a second, and the other two are nine times as much work together."""
+    with caplog.at_level(logging.INFO):
+        Progress(3, work=lambda epoch: [0.0, 1.0, 4.0, 10.0][epoch]).epoch_end(RECORD, 0)
+    assert caplog.messages[0].endswith("1.0 s, 9 s left")
+
+
 def test_one_long_step_is_no_slow_pace() -> None:
     """A run that was paused, a checkpoint on a slow disk."""
     pace = Pace()
@@ -87,11 +106,11 @@ def test_scoring_and_saving_between_epochs_is_no_step(monkeypatch: pytest.Monkey
     monkeypatch.setattr("s9.tracking.progress.time.monotonic", lambda: next(clock))
     shown = Progress(epochs=2)
     taken: list[float] = []
-    monkeypatch.setattr(shown, "note_pace", lambda seconds, device: taken.append(seconds))
+    monkeypatch.setattr(shown, "note_pace", lambda seconds, device, size: taken.append(seconds))
     one = torch.zeros(())
     for epoch in (1, 2):
         for batch in (1, 2, 3):
-            shown.step(StepDone(epoch=epoch, batch=batch, batches=3, images=4, loss_sum=one, correct=one))
+            shown.step(StepDone(epoch=epoch, batch=batch, batches=3, images=4, size=32, loss_sum=one, correct=one))
         record = {"train/loss": 1.0, "train/accuracy": 0.5, "lr": 0.1, "time/epoch_s": 1.0}
         shown.epoch_end({"epoch": float(epoch)} | record, 0)
     assert taken == [100, 100, 100, 100]

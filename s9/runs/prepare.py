@@ -193,7 +193,13 @@ def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config:
     steps *= config.trainer.epochs
     for size, _ in sizes(config.trainer, facts.image_size, steps=steps, total_steps=steps):
         if size != facts.image_size:
-            S9Net(config.model, replace(facts, image_size=size))
+            try:
+                S9Net(config.model, replace(facts, image_size=size))
+            except UserError as error:
+                start = config.trainer.resolution.start
+                raise UserError(
+                    f"trainer.resolution.start={start}: too small for {config.model.name}: {error}"
+                ) from None
         guard_bfloat16(model, size, compute)
 
 

@@ -146,7 +146,11 @@ class Run:
         folder, interrupts = self.folder, self.interrupts
         if self.ranks.any_of_all("stop", self.pauses(position)):
             return False
-        progress = Progress(self.config.trainer.epochs, balanced=uneven(p.data))
+        progress = Progress(
+            self.config.trainer.epochs,
+            balanced=uneven(p.data),
+            work=lambda epoch: p.operations(epoch * len(p.batches)),
+        )
         watch = Watched(progress, p.checkpoints, interrupts)
         for reached in p.fit(self.ranks, position, watch):
             if reached.record:

@@ -5,7 +5,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,20 +25,21 @@ class Progress:
 
     Args:
         balanced: whether the balanced accuracy is shown too, as where classes are uneven.
+        work: of all epochs up to this one, in any unit; epochs of small images are less work than others.
     """
 
-    def __init__(self, epochs: int, *, balanced: bool = False):
-        self.epochs, self.balanced = epochs, balanced
+    def __init__(self, epochs: int, *, balanced: bool = False, work: Callable[[int], float] = float):
+        self.epochs, self.balanced, self.work = epochs, balanced, work
         self.bar: tqdm[Any] | None = None
         self.shows_bars = sys.stderr.isatty()
-        self.spent_s, self.seen = 0.0, 0
+        self.spent_s, self.done = 0.0, 0.0
         self.refreshed = time.monotonic()
         self.pace, self.stepped = Pace(), 0.0
 
     def step(self, done: StepDone) -> None:
         now = time.monotonic()
         if self.stepped:
-            self.note_pace(now - self.stepped, done.loss_sum.device.type)
+            self.note_pace(now - self.stepped, done.loss_sum.device.type, done.size)
         self.stepped = now
         if not self.shows_bars:
             return
@@ -50,9 +51,9 @@ class Progress:
             loss, accuracy = done.loss_sum.item() / done.images, 100 * done.correct.item() / done.images
             self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f} %")
 
-    def note_pace(self, seconds: float, device: str) -> None:
+    def note_pace(self, seconds: float, device: str, size: int = 0) -> None:
         """Warns once if steps take far longer than before."""
-        slower = self.pace.slower(seconds)
+        slower = self.pace.slower(seconds, size)
         if slower is None:
             return
         usual, recent = slower
@@ -74,7 +75,8 @@ class Progress:
             self.bar.close()
             self.bar = None
         epoch = int(record["epoch"])
-        self.spent_s, self.seen = self.spent_s + record["time/epoch_s"], self.seen + 1
+        self.spent_s += record["time/epoch_s"]
+        self.done += self.work(epoch) - self.work(epoch - 1)
         line = f"epoch {epoch}/{self.epochs}: "
         line += f"train loss {record['train/loss']:.4f}, {100 * record['train/accuracy']:.2f} %"
         if "val/accuracy" in record:
@@ -82,7 +84,7 @@ class Progress:
             scores = {key.removeprefix("val/"): value for key, value in record.items() if key.startswith("val/")}
             accuracy = accuracy_in_words(scores, balanced=self.balanced)
             line += f" | val loss {record['val/loss']:.4f}, {correct}/{val_size} ({accuracy})"
-        left = duration(self.spent_s / self.seen * (self.epochs - epoch))
+        left = duration(self.spent_s / self.done * (self.work(self.epochs) - self.work(epoch)))
         log.info("%s | lr %.4g | %.1f s, %s left", line, record["lr"], record["time/epoch_s"], left)
 
 
@@ -93,15 +95,17 @@ def accuracy_in_words(scores: Mapping[str, float], *, balanced: bool) -> str:
 
 
 class Pace:
-    """Detects, once, that steps take FAR_LONGER times the shortest median so far."""
+    """Detects, once, that steps take FAR_LONGER times the shortest median so far of images of the same size."""
 
     def __init__(self) -> None:
-        self.usual = float("inf")
+        self.size, self.usual = 0, float("inf")
         self.recent: list[float] = []
         self.looks, self.told = 0, False
 
-    def slower(self, seconds: float) -> tuple[float, float] | None:
+    def slower(self, seconds: float, size: int = 0) -> tuple[float, float] | None:
         """Adds one step; after two far longer looks in a row, returns the (usual, recent) median seconds per step."""
+        if size != self.size:
+            self.size, self.usual, self.recent, self.looks = size, float("inf"), [], 0
         self.recent.append(seconds)
         if len(self.recent) < MANY_STEPS or sum(self.recent) < MANY_S:
             return None

@@ -42,13 +42,15 @@ class Reached:
 class StepDone:
     """A step that has ended. loss_sum, correct: sums of the epoch, on the device; reading one waits for the device.
 
-    epoch, batch: counted from 1. batches: per epoch. images: seen by this process in this epoch.
+    epoch, batch: counted from 1. batches: per epoch. images: seen by this process in this epoch. size: of the images
+    that the network saw, in pixels on a side.
     """
 
     epoch: int
     batch: int
     batches: int
     images: int
+    size: int
     loss_sum: torch.Tensor
     correct: torch.Tensor
 
@@ -98,12 +100,13 @@ class _Epoch:
         means = {"train/loss": loss_sum / self.images, "train/accuracy": correct / self.images}
         return {"epoch": self.number, "step": self.step, "lr": lr, **means}
 
-    def step_done(self, batch: int, batches: int) -> StepDone:
+    def step_done(self, batch: int, batches: int, size: int) -> StepDone:
         return StepDone(
             epoch=self.number,
             batch=batch,
             batches=batches,
             images=self.images // self.ranks.world,
+            size=size,
             loss_sum=self.sums[0],
             correct=self.sums[1],
         )
@@ -171,11 +174,12 @@ class _Training:
         check_every = CHECK_EVERY if self.compute.device.type == "cpu" else batches
         lr = self.learner.lr
         self.learner.model.train()
-        self.batches.start_epoch(self._view(epoch.number), position.batch)
+        view = self._view(epoch.number)
+        self.batches.start_epoch(view, position.batch)
         for batch, (raw, labels) in enumerate(self.batches, start=position.batch + 1):
-            lr, last = self.learner.lr, batch == batches
-            epoch.add(*self._step(epoch, batch, raw, labels), labels)
-            self.watch.step(epoch.step_done(batch, batches))
+            lr, last, size = self.learner.lr, batch == batches, self._size(epoch.step)
+            epoch.add(*self._step(epoch, raw, labels, Place(view, batch, size)), labels)
+            self.watch.step(epoch.step_done(batch, batches, size))
             if batch % check_every == 0 or last:
                 epoch.stop_if_not_finite(check_every, lr)
             if not last and self.ranks.any_of_all("due", self.watch.due()):
@@ -198,16 +202,18 @@ class _Training:
         views = self.settings.distillation.views
         return epoch if views is None else (epoch - 1) % views + 1
 
+    def _size(self, step: int) -> int:
+        """Of the images of this step, which counts from 0, in pixels on a side."""
+        progress = step / (self.settings.trainer.epochs * len(self.batches))
+        return size_at(self.settings.trainer.resolution, progress, self.data.facts.image_size)
+
     def _step(
-        self, epoch: "_Epoch", batch: int, raw: torch.Tensor, labels: torch.Tensor
+        self, epoch: "_Epoch", raw: torch.Tensor, labels: torch.Tensor, at: Place
     ) -> tuple[torch.Tensor, torch.Tensor]:
         images = self.compute.normalised(raw, self.data.facts.mean, self.data.facts.std)
-        view = self._view(epoch.number)
-        mixed = mix(self.settings.aug.mix, images, labels, (self.settings.seed, view, batch))
+        mixed = mix(self.settings.aug.mix, images, labels, (self.settings.seed, at.view, at.batch))
         torch.manual_seed(keys.step_seed(self.settings.seed, epoch.step, self.ranks.rank))
         started = time.perf_counter()
-        trainer, progress = self.settings.trainer, epoch.step / (self.settings.trainer.epochs * len(self.batches))
-        at = Place(view, batch, size_at(trainer.resolution, progress, self.data.facts.image_size))
-        done = train_step(self.forward, self.learner, mixed, trainer, compute=self.compute, at=at)
+        done = train_step(self.forward, self.learner, mixed, self.settings.trainer, compute=self.compute, at=at)
         epoch.step_s += time.perf_counter() - started
         return done
