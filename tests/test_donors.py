@@ -84,7 +84,7 @@ def test_without_a_model_a_run_has_that_of_its_donor() -> None:
     assert model_of("init_from=frontier_dilated") == model_of("model=frontier_dilated") != model_of()
 
 
-@pytest.mark.parametrize("chosen", ["model=strided", "experiment=frontier", "experiment=fast"])
+@pytest.mark.parametrize("chosen", ["model=strided", "experiment=frontier"])
 def test_a_model_that_is_chosen_stays(chosen: str) -> None:
     assert model_of("init_from=frontier_dilated", chosen) == model_of(chosen)
 

@@ -89,9 +89,8 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: float) -> None
         replace(HALF, **{key: value})
 
 
-def cost(config: Config, **more: int) -> int:
-    run = prepare()
-    return operations(config, run.data.facts, batch_size=32, **more)
+def cost(config: Config, steps: int, total_steps: int) -> int:
+    return operations(config, prepare().data.facts, batch_size=32, steps=steps, total_steps=total_steps)
 
 
 def test_a_step_of_whole_images_costs_six_operations_a_multiply() -> None:
@@ -118,10 +117,9 @@ def test_small_images_cost_less() -> None:
 
 def test_a_teacher_costs_its_forward_pass() -> None:
     config, teacher = composed("data=digits"), composed("data=digits", "model=dilated").model
-    run, asked = prepare(), {"batch_size": 32, "steps": 2, "total_steps": 2}
-    taught = operations(config, run.data.facts, **asked, teachers=[teacher])
-    alone = operations(config, run.data.facts, **asked)
-    assert taught - alone == 2 * 32 * 2 * model_facts(teacher, run.data.facts).multiplies
+    facts = prepare().data.facts
+    taught = operations(config, facts, batch_size=32, steps=2, total_steps=2, teachers=[teacher])
+    assert taught - cost(config, steps=2, total_steps=2) == 2 * 32 * 2 * model_facts(teacher, facts).multiplies
 
 
 def test_a_teacher_sees_whole_images_also_while_the_student_sees_small_ones() -> None:
