@@ -202,18 +202,17 @@ def test_a_signal_before_the_first_epoch_has_ended_leaves_no_file(
 
 
 def step_done(epoch: int, batch: int) -> StepDone:
-    zero = torch.zeros(())
-    return StepDone(epoch=epoch, batch=batch, batches=10, images=64, size=32, loss_sum=zero, correct=zero)
+    """The first epoch's images have 16 pixels, those of later ones 32."""
+    zero, size = torch.zeros(()), 16 if epoch == 1 else 32
+    return StepDone(epoch=epoch, batch=batch, batches=10, images=64, size=size, loss_sum=zero, correct=zero)
 
 
-def clock(*overrides: str) -> Clock:
-    config = composed(*TRAINED, *overrides)
-    return Clock(config, load_images(config.data, 0).facts, torch.device("cpu"), Interrupts())
+def clock(*, compiles: bool) -> Clock:
+    return Clock(torch.device("cpu"), Interrupts(), compiles=compiles)
 
 
 def test_the_first_steps_of_each_image_size_are_timed() -> None:
-    half = [f"trainer.resolution.{key}={value}" for key, value in (("start", 0.5), ("hold", 0.5), ("full", 0.5))]
-    timed = clock("trainer.compile=true", "trainer.epochs=2", *half)
+    timed = clock(compiles=True)
     timed.start()
     for epoch in (1, 2):
         for batch in range(1, 11):
@@ -222,7 +221,7 @@ def test_the_first_steps_of_each_image_size_are_timed() -> None:
 
 
 def test_what_the_first_steps_take_longer_is_the_time_to_compile() -> None:
-    timed = clock()
+    timed = clock(compiles=True)
     timed.first = {
         16: [(1, 9.0), *[(1, 1.0)] * (COMPILING - 1), *[(1, 2.0)] * 3],
         32: [(2, 4.0), *[(2, 1.0)] * COMPILING],
@@ -231,7 +230,7 @@ def test_what_the_first_steps_take_longer_is_the_time_to_compile() -> None:
 
 
 def test_nothing_is_timed_where_nothing_is_compiled() -> None:
-    timed = clock()
+    timed = clock(compiles=False)
     timed.start()
     timed.step(step_done(1, 1))
     assert timed.first == {}

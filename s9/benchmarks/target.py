@@ -88,7 +88,7 @@ class Target:
         if self.config.trainer.compile:
             torch.compiler.reset()  # each seed compiles anew, as a run in a process of its own does
         with self._prepared(seed) as (p, ranks):
-            clock = Clock(p.config, p.data.facts, self.device, self.interrupts)
+            clock = Clock(self.device, self.interrupts, compiles=p.config.trainer.compile)
             training = Training(config=p.config, target=self.target, clock=clock)
             try:
                 with self.interrupts.noted():

@@ -13,11 +13,9 @@ import torch
 
 from s9.benchmarks.timing import Row, row, wait_for
 from s9.config.schema import Config
-from s9.data.image_set import ImageFacts
 from s9.system.interrupt import Interrupts
 from s9.tracking.progress import duration
 from s9.training.loop import Reached, StepDone, Watch
-from s9.training.resolution import size_at
 
 COMPILING, USUAL = 4, 8  # steps of each image size: those that compile and record CUDA graphs, and those after them
 TERA = 10**12
@@ -26,9 +24,8 @@ TERA = 10**12
 class Clock(Watch):
     """Times the first steps of each image size, if these compile; lets `fit` yield as soon as a signal has come."""
 
-    def __init__(self, config: Config, facts: ImageFacts, device: torch.device, interrupts: Interrupts):
-        self.trainer, self.image_size, self.device = config.trainer, facts.image_size, device
-        self.interrupts = interrupts
+    def __init__(self, device: torch.device, interrupts: Interrupts, *, compiles: bool):
+        self.device, self.interrupts, self.compiles = device, interrupts, compiles
         self.first: dict[int, list[tuple[int, float]]] = {}  # by image size: (epoch, seconds) of each step
         self.began = self.stopped = self.started = 0.0  # of the epoch: began and stopped; of the step: started
 
@@ -43,11 +40,9 @@ class Clock(Watch):
         self.stopped = time.perf_counter()
 
     def step(self, done: StepDone) -> None:
-        if not self.trainer.compile:
+        if not self.compiles:
             return
-        before = (done.epoch - 1) * done.batches + done.batch - 1  # steps
-        progress = before / (self.trainer.epochs * done.batches)
-        steps = self.first.setdefault(size_at(self.trainer.resolution, progress, self.image_size), [])
+        steps = self.first.setdefault(done.size, [])
         if len(steps) < COMPILING + USUAL:
             wait_for(self.device)
             steps.append((done.epoch, time.perf_counter() - self.started))
