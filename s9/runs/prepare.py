@@ -74,6 +74,10 @@ class Prepared:
             teachers=[model.config for model in teacher.models] if teacher else [],
         )
 
+    def work(self, epoch: int) -> int:
+        """The operations of all epochs up to this one."""
+        return self.operations(epoch * len(self.batches))
+
     def _until_diverged(self, steps: Iterator[Reached]) -> Iterator[Reached]:
         """Ends a range test early where its loss is far above that of guessing, or is no number."""
         most = MOST * math.log(self.data.facts.num_classes)

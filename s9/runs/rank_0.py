@@ -146,11 +146,7 @@ class Run:
         folder, interrupts = self.folder, self.interrupts
         if self.ranks.any_of_all("stop", self.pauses(position)):
             return False
-        progress = Progress(
-            self.config.trainer.epochs,
-            balanced=uneven(p.data),
-            work=lambda epoch: p.operations(epoch * len(p.batches)),
-        )
+        progress = Progress(self.config.trainer.epochs, balanced=uneven(p.data), work=p.work)
         watch = Watched(progress, p.checkpoints, interrupts)
         for reached in p.fit(self.ranks, position, watch):
             if reached.record:
@@ -173,7 +169,7 @@ class Run:
 
     def test(self, p: Prepared, history: History, summary: dict[str, Any]) -> None:
         """Scores the final weights, on test for the only time, and writes all files of a finished run."""
-        data, tested = p.data, p.learner.tested
+        data, tested, test, names = p.data, p.learner.tested, p.data.test, p.data.facts.class_names
         save_weights(tested, self.folder.final, self.about(p))  # before the scores, which may fail
         scored = {}
         for name, split in (("val", data.val), ("test", data.test)):
@@ -183,8 +179,7 @@ class Run:
         summary["classes"] = class_scores(data.facts.class_names, data.train, scored)
         self.folder.write_epochs(history.records, history.times)  # again: the disk may have been full for a while
         save_weights(tested, self.folder.final, self.about(p, {name: summary[name] for name in scored}))
-        test, class_names = data.test, data.facts.class_names
-        self.folder.write_predictions(probs.numpy(), test.labels, test.images, class_names, names=data.test_names)
+        self.folder.write_predictions(probs.numpy(), test.labels, test.images, names, names=data.test_names)
         self.folder.write_summary(summary)
 
     def about(self, p: Prepared, metrics: Metrics | None = None) -> dict[str, Any]:
