@@ -21,8 +21,8 @@ from tests.test_loop import Run, prepare
 MIXED = ("aug=strong", "aug.mix.p=0.5", "trainer.epochs=5")
 
 
-def kept(path: Path, views: int = 2) -> KeptLogits:
-    return KeptLogits(path / "0", views=views, batches=5, shape=(32, 10))
+def kept(path: Path) -> KeptLogits:
+    return KeptLogits(path / "0", batches=5, shape=(32, 10))
 
 
 def some(seed: int = 0) -> torch.Tensor:
@@ -84,13 +84,23 @@ def test_what_was_not_written_is_missing(tmp_path: Path) -> None:
 def test_a_row_that_was_written_in_part_is_missing(tmp_path: Path) -> None:
     store = kept(tmp_path)
     store.write(1, 1, some())
-    store.rows[0, 0]["logits"][31, 9] = 0
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[:-4])
+    assert store.read(1, 1) is None
+    store.path.write_bytes(whole[:-4] + bytes(4))
     assert store.read(1, 1) is None
 
 
-def test_a_file_of_another_shape_is_begun_anew(tmp_path: Path) -> None:
-    kept(tmp_path, views=3).write(1, 1, some())
-    assert kept(tmp_path, views=2).read(1, 1) is None
+def test_a_full_disk_is_told_once_and_the_teacher_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "0").symlink_to("/dev/full")
+    store = kept(tmp_path)
+    for batch in (1, 2, 3):
+        store.write(1, batch, some())
+    assert [said.partition(":")[0] for said in caplog.messages] == [
+        "the teacher's logits cannot be kept (No space left on device)"
+    ]
 
 
 def test_nothing_is_written_before_the_teacher_has_spoken(tmp_path: Path) -> None:

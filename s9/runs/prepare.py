@@ -185,11 +185,11 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
 
 def _kept_logits(config: Config, facts: ImageFacts, loader: TrainLoader, folder: RunFolder) -> KeptLogits | None:
     """Where this rank keeps what the teacher says of the images that later epochs repeat; None: none does."""
-    views, batches = config.distillation.views, loader.batches
-    if views is None:
+    batches = loader.batches
+    if config.distillation.views is None:
         return None
     shape = (batches.batch_size // batches.world, facts.num_classes)
-    return KeptLogits(folder.kept_logits / str(batches.rank), views=views, batches=len(batches), shape=shape)
+    return KeptLogits(folder.kept_logits / str(batches.rank), batches=len(batches), shape=shape)
 
 
 def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, steps: int) -> None:

@@ -3,6 +3,7 @@
 Source: Howard, "Training Imagenet in 3 hours for USD 25; and CIFAR10 for USD 0.26", fast.ai, 2018.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import torch
@@ -31,15 +32,15 @@ def size_at(resolution: ResolutionConfig, progress: float, image_size: int) -> i
 
 def sizes(trainer: TrainerConfig, image_size: int, *, steps: int, total_steps: int) -> Iterator[tuple[int, int]]:
     """(side in pixels, number of steps) of the first `steps` steps of a run of `total_steps`; in order of time."""
-    size, count = image_size, 0
-    for step in range(steps):
-        now = size_at(trainer.resolution, step / total_steps, image_size)
-        if now != size and count:
-            yield size, count
-            count = 0
-        size, count = now, count + 1
-    if count:
-        yield size, count
+    step = 0
+    while step < steps:
+        size = size_at(trainer.resolution, step / total_steps, image_size)
+        # Sizes only grow, so the end of this one is searched for, not walked to: a run may have a million steps.
+        end = bisect_right(
+            range(steps), size, lo=step, key=lambda at: size_at(trainer.resolution, at / total_steps, image_size)
+        )
+        yield size, end - step
+        step = end
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:
