@@ -34,7 +34,7 @@ def images(*counts: int, names: tuple[str, ...] = ("ants", "bees", "cats")) -> I
 def lines(data: ImageSet, *overrides: str) -> list[str]:
     config = composed("data=digits", "aug=none", "trainer.batch_size=null", *overrides)
     loader = train_loader(config, data.train, build_augment(config.aug, data.facts, 0), torch.device("cpu"))
-    return list(said.before(config.trainer, data, loader))
+    return list(said.before(config, data, loader))
 
 
 def test_of_a_large_and_even_set_nothing_is_said() -> None:
@@ -110,11 +110,31 @@ def test_balance_of_even_classes_shows_each_image_once() -> None:
     assert told.endswith("each of 100 (ants) images once, each of 100 (ants) once")
 
 
+def test_small_images_first_are_told_with_what_they_do_to_val() -> None:
+    (told,) = lines(images(1280, 1280), LONG, "trainer.resolution.start=0.5")
+    assert told.startswith("training begins with 4 x 4 pixels and has all 8 x 8 from 80 % of the run on; val has all")
+
+
+@pytest.mark.parametrize("overrides", [["trainer.resolution.full=0.9"], ["trainer.resolution.start=0.99"]])
+def test_a_resolution_without_effect_is_told(overrides: list[str]) -> None:
+    (told,) = lines(images(1280, 1280), LONG, *overrides)
+    assert told.startswith("trainer.resolution: has no effect")
+
+
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [(3, "epochs from 4 on repeat the images of the first 3"), (1000, "distillation.views=1000: has no")],
+)
+def test_views_are_told(views: int, said: str) -> None:
+    (told,) = lines(images(1280, 1280), LONG, "teacher=frontier", f"distillation.views={views}")
+    assert told.startswith(said)
+
+
 def test_why_the_images_stay_in_the_cache_is_told_first() -> None:
     data, config = images(1280, 1280), composed("data=digits", "aug=none", LONG)
     loader = train_loader(config, data.train, build_augment(config.aug, data.facts, 0), torch.device("cpu"))
     loader.said = "why"
-    assert next(said.before(replace(config.trainer, epochs=1), data, loader)) == "why"
+    assert next(said.before(replace(config, trainer=replace(config.trainer, epochs=1)), data, loader)) == "why"
 
 
 @pytest.mark.parametrize(("balanced", "shown"), [(True, "83.33 %, balanced 71.20 %"), (False, "83.33 %")])

@@ -57,7 +57,7 @@ class Target:
             self.machine = runtime.describe_machine(self.device) | runtime.describe_arithmetic(p.compute)
             sizes = f"{len(p.data.train):,} train, {len(p.data.val):,} val images"
             what = f"{self.config.run_name}: {sizes}, {trainer.epochs} epochs, {p.compute.precision_name}"
-            self.said = [what, *said.before(trainer, p.data, p.batches)]
+            self.said = [what, *said.before(self.config, p.data, p.batches)]
 
     @contextmanager
     def _prepared(self, seed: int) -> Iterator[tuple[Prepared, Ranks]]:

@@ -220,7 +220,7 @@ class Run:
         log.info(f"{devices}, {p.compute.precision_name}, {self.folder}")
         if data.problems:
             log.info(f"the copies and broken files are named in {self.folder.problems}")
-        for line in said.before(self.config.trainer, data, p.batches):
+        for line in said.before(self.config, data, p.batches):
             log.info(line)
         if self.resumed and self.status.content["starts"] > 1:
             log.info(f"resumes from {p.checkpoints.last or 'the start: there is no whole checkpoint'}")

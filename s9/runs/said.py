@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from s9.config.schema import TrainerConfig
+from s9.config.schema import Config, ResolutionConfig, TrainerConfig
 from s9.data.batches import USUAL, KeyedBatches
 from s9.data.classes import are_uneven, class_counts
 from s9.data.image_set import ImageSet
@@ -13,17 +13,20 @@ from s9.data.loaders import TrainLoader
 from s9.system.letters import one_line
 from s9.tracking.lr_range import SUGGESTED, suggestion_in_words
 from s9.tracking.progress import accuracy_in_words
+from s9.training.resolution import size_at
 
 ENOUGH = 500  # steps of a whole run
 LEFT_OUT = 0.01  # of train: where an epoch leaves out more, a line says so
 
 
-def before(trainer: TrainerConfig, data: ImageSet, loader: TrainLoader) -> Iterator[str]:
+def before(config: Config, data: ImageSet, loader: TrainLoader) -> Iterator[str]:
     """A line for each thing that is not as one would expect from the settings alone."""
     if loader.said:
         yield loader.said
-    yield from _of_batches(trainer, loader.batches)
-    yield from _of_steps(trainer, loader.batches)
+    yield from _of_batches(config.trainer, loader.batches)
+    yield from _of_steps(config.trainer, loader.batches)
+    yield from _of_resolution(config.trainer.resolution, data.facts.image_size)
+    yield from _of_views(config.distillation.views, config.trainer.epochs)
     yield from _of_classes(data, loader.batches)
 
 
@@ -52,6 +55,24 @@ def _of_steps(trainer: TrainerConfig, batches: KeyedBatches) -> Iterator[str]:
             f"only {_steps(steps * trainer.epochs)} in all; a network learns little in so few: "
             f"trainer.epochs={-(-ENOUGH // steps)} gives {ENOUGH}"
         )
+
+
+def _of_resolution(resolution: ResolutionConfig, image_size: int) -> Iterator[str]:
+    first = size_at(resolution, 0, image_size)
+    if first < image_size:
+        yield (
+            f"training begins with {first} x {first} pixels and has all {image_size} x {image_size} from "
+            f"{100 * resolution.full:g} % of the run on; val has all of them from the start, so its scores come late"
+        )
+    elif resolution != ResolutionConfig():
+        yield f"trainer.resolution: has no effect, since its first images have all {image_size} x {image_size} pixels"
+
+
+def _of_views(views: int | None, epochs: int) -> Iterator[str]:
+    if views is not None and views < epochs:
+        yield f"epochs from {views + 1} on repeat the images of the first {views}, which the teacher labels once"
+    elif views is not None:
+        yield f"distillation.views={views}: has no effect, since the run has {epochs} epochs"
 
 
 def _of_classes(data: ImageSet, batches: KeyedBatches) -> Iterator[str]:
