@@ -138,12 +138,14 @@ def _asked_to_end(started: subprocess.Popen[bytes]) -> int:
 def progress(folder: RunFolder) -> Content:
     """How many epochs are done and what one takes; the scores of a run that is done."""
     records = folder.read_metrics()
-    asked, done = folder.read_config().trainer.epochs, folder.is_done()
+    trainer, done = folder.read_config().trainer, folder.is_done()
+    asked = trainer.epochs
     times = [json.loads(line)["time/epoch_s"] for line in folder.times.read_text().splitlines()]
-    minutes = sum(times) / 60
+    minutes, expected = sum(times) / 60, statistics.median(times) * asked / 60
     said = [f"{len(records)} of {asked} epochs in {minutes:.2f} minutes"]
     if not done:
-        said.append(f"unfinished; all {asked} would take {statistics.median(times) * asked / 60:.2f} minutes")
+        even = trainer.resolution.start == 1  # else the epochs to come take longer than those so far
+        said.append("unfinished" + (f"; all {asked} would take {expected:.2f} minutes" if even else ""))
     last = records[-1]
     said += [f"val accuracy {100 * last['val/accuracy']:.2f} %"] if "val/accuracy" in last else []
     if done:
