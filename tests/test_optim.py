@@ -243,6 +243,17 @@ def test_four_steps_bring_singular_values_near_one(rows: int, columns: int, scal
 
 
 @pytest.mark.parametrize(("rows", "columns"), TALL_WIDE_SQUARE)
+def test_autocast_to_bfloat16_changes_the_iteration_by_little(rows: int, columns: int) -> None:
+    left, values, right = random_matrix(rows, columns, seed=0)
+    matrix = left @ values.diag() @ right.T
+    exact = orthogonalise(matrix)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = orthogonalise(matrix)
+    assert low.dtype == torch.float32
+    assert 0 < (low - exact).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.parametrize(("rows", "columns"), TALL_WIDE_SQUARE)
 def test_singular_directions_stay_as_they_are(rows: int, columns: int) -> None:
     left, values, right = random_matrix(rows, columns, seed=0)
     inside = left.T @ orthogonalise(left @ values.diag() @ right.T) @ right

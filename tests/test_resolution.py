@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from s9.config.model import LayerConfig
 from s9.config.schema import Config, DistillationConfig, ResolutionConfig
 from s9.models.analysis import model_facts
 from s9.models.s9net import S9Net
@@ -15,6 +16,7 @@ from s9.system.errors import UserError
 from s9.training.distillation import Teacher
 from s9.training.operations import operations
 from s9.training.resolution import resized, size_at, sizes
+from s9.training.step import compiled
 from tests.conftest import composed
 from tests.test_loop import prepare
 
@@ -62,6 +64,17 @@ def test_training_sees_these_sizes_in_this_order() -> None:
         count for count, steps in sizes(run.config.trainer, size, steps=10, total_steps=10) for _ in range(steps)
     ]
     assert seen[0] == size // 2 and seen[-1] == size and len(set(seen)) > 2
+
+
+@pytest.mark.slow  # compiles a network of three layers once for each image size
+def test_a_compiled_network_with_a_dilated_layer_takes_images_that_grow() -> None:
+    layers = {"conv1": LayerConfig(channels=4), "conv2": LayerConfig(channels=4, separable=True, dilation=2)}
+    config = replace(composed("data=digits", "model=strided").model, blocks={"C1": layers}, whiten=False)
+    plain = S9Net(config, prepare().data.facts)
+    forward = compiled(plain, torch.device("cpu"))
+    for size in (16, 24, 32):
+        images = torch.rand(2, 3, size, size)
+        torch.testing.assert_close(forward(images), plain(images))
 
 
 def test_val_is_scored_with_whole_images() -> None:

@@ -71,14 +71,16 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Brings the singular values of each (m, n) matrix of (..., m, n) near 1 by Newton-Schulz iteration.
 
-    Source: the coefficients of Jordan et al., 2024.
+    Source: Jordan et al., 2024: the coefficients, and that bfloat16 suffices; here autocast decides.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     out = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if torch.is_autocast_enabled(out.device.type):
+        out = out.to(torch.get_autocast_dtype(out.device.type))
     tall = out.shape[-2] > out.shape[-1]
     if tall:
         out = out.mT
     for _ in range(steps):
         gram = out @ out.mT
         out = a * out + (b * gram + c * gram @ gram) @ out
-    return out.mT if tall else out
+    return (out.mT if tall else out).to(matrices.dtype)

@@ -55,7 +55,8 @@ def train_step(
     loss.backward()
     if trainer.clip_norm is not None:
         nn.utils.clip_grad_norm_(forward.parameters(), trainer.clip_norm)
-    learner.optimizer.step()
+    with compute.autocast():  # for Muon's matrix products; other optimizers have none
+        learner.optimizer.step()
     learner.scheduler.step()
     if learner.ema is not None:
         learner.ema.update_parameters(learner.model)
@@ -63,9 +64,12 @@ def train_step(
 
 
 def compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """torch.compile; on a GPU with CUDA graphs, since a small network's step is mostly kernel launches."""
+    """torch.compile; on a GPU with CUDA graphs, since a small network's step is mostly kernel launches.
+
+    Each image size (trainer.resolution) is compiled by itself: for sizes that vary, torch 2.14 fails on dilated layers.
+    """
     mode = "reduce-overhead" if device.type == "cuda" else "default"
-    forward: nn.Module = torch.compile(model, mode=mode)  # type: ignore[assignment]
+    forward: nn.Module = torch.compile(model, mode=mode, dynamic=False)  # type: ignore[assignment]
     return forward
 
 
