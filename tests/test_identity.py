@@ -37,7 +37,10 @@ SAME = {
     "the order of arguments": (["seed=1", "trainer.epochs=3"], ["trainer.epochs=3", "seed=1"]),
     "what is said twice": (["trainer.epochs=9", "trainer.epochs=3"], ["trainer.epochs=3"]),
     "the default, said": ([], ["optimizer=muon", "optimizer.lr=0.05"]),
-    "an experiment, spelled out": (["experiment=fast"], ["trainer.epochs=12"]),
+    "an experiment, spelled out": (
+        ["experiment=frontier"],
+        ["model=frontier", "aug=strong", "aug.mix.p=0.25", "trainer.epochs=180"],
+    ),
     "a layer's default": ([], ["+model.blocks.C1.conv1.stride=1"]),
     "another W&B mode": (["wandb=online"], ["wandb=disabled"]),
     "names": (["name=first"], ["name=second", "model.name=other"]),
