@@ -45,6 +45,7 @@ def random_config(seed: int) -> ModelConfig:
                 "stride": int(rng.choice([1, 1, 2, 3])),
                 "dilation": int(rng.choice([1, 1, 2, 3])),
                 "separable": bool(rng.integers(2)),
+                "pool": int(rng.choice([1, 1, 2, 3])),
             }
             if rng.integers(2):
                 row["padding"] = int(rng.integers(3))
@@ -65,6 +66,9 @@ def constant_network(config: ModelConfig, image_size: int) -> S9Net:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.fill_(1 / module.weight[0].numel())
+    for layer in model.layers.values():
+        if isinstance(layer.pool, nn.MaxPool2d):  # whose gradient goes to one pixel of the window that its value is of
+            layer.pool = nn.AvgPool2d(layer.pool.kernel_size)
     return model
 
 

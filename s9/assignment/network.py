@@ -21,6 +21,8 @@ def model_rules(config: ModelConfig, facts: ModelFacts) -> list[Rule]:
     separable = [n for n, c in layers.items() if c.separable and c.kernel_size > 1]
     dilated = [n for n, c in layers.items() if c.dilation > 1 and c.kernel_size > 1]
     padded = [n for n, c in layers.items() if c.kernel_size == 1 and (c.padding or 0) > 0]
+    pooled = [n for n, c in layers.items() if c.pool > 1]
+    pooling = f"max pooling in {_joined(pooled)}" if pooled else "no max pooling"
     return [
         Rule("blocks", "C1 C2 C3 C4", " ".join(blocks), list(blocks) == BLOCK_NAMES),
         Rule("three_convolutions", "three in each block", _joined(map(str, counts)), all(n == 3 for n in counts)),
@@ -43,7 +45,7 @@ def model_rules(config: ModelConfig, facts: ModelFacts) -> list[Rule]:
             bool(separable),
         ),
         Rule("dilated", "a dilated layer", _joined(dilated) or "none", bool(dilated)),
-        Rule("global_average", "after the last layer", f"{facts.table[len(layers)].kind}, no max pooling", True),
+        Rule("global_average", "after the last layer", f"{facts.table[len(layers)].kind}, {pooling}", not pooled),
         Rule("border", "no 1 x 1 layer padded with zeros", _joined(padded) or "none", not padded),
         Rule(
             "parameters", f"fewer than {PARAMETER_LIMIT:,}", f"{facts.parameters:,}", facts.parameters < PARAMETER_LIMIT

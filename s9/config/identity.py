@@ -4,6 +4,7 @@ Resuming, checkpoints and the search of resume=auto all use this module.
 """
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from s9.config.schema import Config
@@ -40,6 +41,7 @@ ABSENT = {
     "data.duplicates": "keep",
     "data.broken": "refuse",
     "distillation.views": None,
+    "model.blocks.*.*.pool": 1,
     "trainer.resolution.start": 1.0,
     "trainer.resolution.hold": 0.5,
     "trainer.resolution.full": 0.8,
@@ -84,9 +86,13 @@ def _without_free(node: Any, path: str) -> Any:
     kept = {
         name: _without_free(value, f"{path}{name}.")
         for name, value in node.items()
-        if (key := f"{path}{name}") not in FREE and not (key in ABSENT and value == ABSENT[key])
+        if (key := f"{path}{name}") not in FREE and not _as_in_older_runs(key, value)
     }
     return {name: value for name, value in kept.items() if value != {} or node[name] == {}}  # a map of such keys alone
+
+
+def _as_in_older_runs(key: str, value: Any) -> bool:
+    return any(fnmatchcase(key, pattern) and value == theirs for pattern, theirs in ABSENT.items())
 
 
 def _numbers_as_floats(node: Any) -> Any:

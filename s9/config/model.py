@@ -20,6 +20,7 @@ class LayerConfig:
     padding: int | None = None  # null: dilation * (kernel_size - 1) / 2, which keeps the size at stride 1
     groups: int = 1
     separable: bool = False  # a depthwise convolution, then a pointwise one
+    pool: int = 1  # max pooling after the convolution: pixels on a side of each window; 1: none
     residual: int = 0  # the residual path over so many layers, this one included; 0: none
     dropout: float | None = None  # null: model.dropout
 
@@ -68,7 +69,7 @@ class ModelConfig:
         require("model.blocks", "{}", position > 0, "at least one layer")
 
     def _check_layer(self, key: str, layer: LayerConfig, position: int) -> None:
-        for attribute in ("kernel_size", "stride", "dilation", "groups"):
+        for attribute in ("kernel_size", "stride", "dilation", "groups", "pool"):
             value = getattr(layer, attribute)
             require(f"{key}.{attribute}", value, value >= 1, "1 or more")
         if layer.channels is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from s9.config.model import LayerConfig, ModelConfig
 from s9.data.image_set import ImageFacts
-from s9.models.s9net import layer_output, rows
+from s9.models.s9net import convolved_size, layer_output, rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[
     """
     table, shapes, field, jump = [], [(3, image_size)], 1, 1
     for name, layer in rows(config):
-        in_channels = shapes[-1][0]
+        in_channels, before = shapes[-1]
         channels, size = layer_output(f"model.blocks.{name}", layer, shapes, num_classes)
         area = layer.kernel_size**2
         if layer.separable:
@@ -57,6 +57,8 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[
         norm = 0 if layer.channels is None else 2 * channels
         field += (layer.kernel_size - 1) * layer.dilation * jump
         jump *= layer.stride
+        field += (layer.pool - 1) * jump
+        jump *= layer.pool
         table.append(
             LayerRow(
                 name=name,
@@ -64,7 +66,7 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[
                 channels=channels,
                 size=size,
                 parameters=weights + norm,
-                multiplies=weights * size**2,
+                multiplies=weights * convolved_size(layer, before) ** 2,
                 receptive_field=field,
                 jump=jump,
                 has_norm=norm > 0,
@@ -147,9 +149,7 @@ def describe(layer: LayerConfig) -> str:
     """What the row does, without defaults, as `3x3 separable, dilation 2, +2`; +2: a residual path over two layers."""
     parts = [f"{layer.kernel_size}x{layer.kernel_size}" + (" separable" if layer.separable else "")]
     parts += [
-        f"{word} {value}"
-        for word, value in (("stride", layer.stride), ("dilation", layer.dilation), ("groups", layer.groups))
-        if value != 1
+        f"{word} {value}" for word in ("stride", "dilation", "groups", "pool") if (value := getattr(layer, word)) != 1
     ]
     parts += [] if layer.padding is None else [f"padding {layer.padding}"]
     parts += [f"+{layer.residual}"] if layer.residual else []

@@ -47,7 +47,7 @@ def _convolution(row: LayerConfig, in_channels: int, channels: int, groups: int)
 
 
 class Layer(nn.Module):
-    """Convolution, batch norm, activation, 2-d dropout. (B, in_channels, H, W) -> (B, channels, H', W').
+    """Convolution, max pooling, batch norm, activation, 2-d dropout. (B, in_channels, H, W) -> (B, channels, H', W').
 
     With `last`, for the last layer of a network without a head, a convolution alone gives one map per class.
     """
@@ -62,12 +62,13 @@ class Layer(nn.Module):
             self.conv = nn.Sequential(depthwise, Convolution(in_channels, channels, 1))
         else:
             self.conv = _convolution(config, in_channels, channels, config.groups)
+        self.pool = nn.MaxPool2d(config.pool) if config.pool > 1 else nn.Identity()
         self.norm = nn.Identity() if last else nn.BatchNorm2d(channels)
         self.activation = nn.Identity() if last else ACTIVATIONS[activation]()
         self.dropout = nn.Identity() if last or dropout == 0 else nn.Dropout2d(dropout)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.activation(self.norm(self.conv(images))))
+        return self.dropout(self.activation(self.norm(self.pool(self.conv(images)))))
 
 
 class S9Net(nn.Module):
@@ -134,6 +135,11 @@ def refuse_single_values(model: S9Net, batch_size: int) -> None:
             )
 
 
+def convolved_size(layer: LayerConfig, size: int) -> int:
+    """Pixels on a side after the convolution alone, before any pooling, of images of `size` pixels."""
+    return (size + 2 * padding_of(layer) - layer.dilation * (layer.kernel_size - 1) - 1) // layer.stride + 1
+
+
 def layer_output(key: str, layer: LayerConfig, shapes: list[tuple[int, int]], num_classes: int) -> tuple[int, int]:
     """(channels, pixels) of the output of `layer`; `shapes`: the inputs of the layers up to this one.
 
@@ -144,10 +150,10 @@ def layer_output(key: str, layer: LayerConfig, shapes: list[tuple[int, int]], nu
     channels = num_classes if layer.channels is None else layer.channels
     if in_channels % layer.groups or channels % layer.groups:
         raise UserError(f"{key}.groups={layer.groups}: must divide both {in_channels} and {channels} channels")
-    size = (size + 2 * padding_of(layer) - layer.dilation * (layer.kernel_size - 1) - 1) // layer.stride + 1
+    size = convolved_size(layer, size) // layer.pool
     if size < 1:
         raise UserError(
-            f"{key}: leaves no pixel of a {shapes[-1][1]} x {shapes[-1][1]} input; pad it or use less stride"
+            f"{key}: leaves no pixel of a {shapes[-1][1]} x {shapes[-1][1]} input; pad it or use less stride or pooling"
         )
     if layer.residual and shapes[-layer.residual] != (channels, size):
         before = "{} channels of {} x {}".format(shapes[-layer.residual][0], *[shapes[-layer.residual][1]] * 2)
