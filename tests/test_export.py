@@ -42,7 +42,19 @@ from tests.conftest import ROOT
 from tests.doors import SMALL, Done, run
 
 MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
-ORDINARY = {"Conv", "Relu", "Add", "ReduceMean", "Gemm", "Cast", "Sub", "Mul", "Sigmoid"}  # silu: x * sigmoid(x)
+ORDINARY = {
+    "Conv",
+    "Relu",
+    "Add",
+    "ReduceMean",
+    "Gemm",
+    "Cast",
+    "Sub",
+    "Mul",
+    "Gelu",
+    "Sigmoid",
+}  # silu: x * sigmoid(x)
+POOLED = {"MaxPool", "BatchNormalization"}  # a norm after a pooling cannot become part of the convolution
 INT8_MARGIN = 0.05  # of the accuracy, on 360 digits
 
 
@@ -281,7 +293,8 @@ def test_every_network_becomes_ordinary_convolutions_that_give_the_same(name: st
     model.eval()
     content = as_onnx(exported_program(made, True), about_file(made, True))
     kinds = Counter(node.op_type for node in onnx.load_from_string(content).graph.node)
-    assert kinds.keys() <= ORDINARY
+    pooled = any(isinstance(layer, torch.nn.MaxPool2d) for layer in model.modules())
+    assert kinds.keys() <= (ORDINARY | POOLED if pooled else ORDINARY)
     assert kinds["Conv"] == sum(isinstance(layer, torch.nn.Conv2d) for layer in model.modules())
     assert is_same(onnx_logits(content), made, 50, preprocessing=True)
 
