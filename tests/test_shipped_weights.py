@@ -45,8 +45,10 @@ def test_it_is_the_network_of_its_name(folder: RunFolder) -> None:
 
 @every_one
 def test_it_keeps_the_rules(folder: RunFolder) -> None:
+    """A teacher's file names those that it breaks on purpose; a network that is to keep them all names none."""
     model = folder.read_config().model
-    assert [rule.name for rule in model_rules(model, model_facts(model, FACTS)) if not rule.holds] == []
+    broken = {rule.name for rule in model_rules(model, model_facts(model, FACTS)) if not rule.holds}
+    assert broken == (set(model.known_weak_points) if folder.path.name == "teacher" else set())
 
 
 @every_one
@@ -64,7 +66,8 @@ def test_its_card_has_the_numbers_of_its_summary(folder: RunFolder, split: str) 
 def test_its_card_has_the_size_the_data_and_the_command(folder: RunFolder) -> None:
     summary, text = folder.read_summary(), card(folder)
     facts = model_facts(folder.read_config().model, FACTS)
-    assert summary["parameters"] == facts.parameters < 200_000
+    assert summary["parameters"] == facts.parameters
+    assert facts.parameters < 200_000 or folder.path.name == "teacher"
     for wanted in (f"{facts.parameters:,} parameters", summary["data"], f"`{summary['command']}`"):
         assert wanted in text
 
