@@ -46,9 +46,9 @@ def test_the_name_of_shipped_weights_is_their_folder(tmp_path: Path, monkeypatch
     assert folder.path == SHIPPED / "frontier" and weights == folder.final and weights.is_file()
 
 
-def test_shipped_weights_are_inside_the_package_so_that_a_wheel_has_them() -> None:
+def test_shipped_weights_are_inside_the_package_from_where_a_wheel_takes_all_but_the_teacher() -> None:
     assert SHIPPED.is_relative_to(Path(s9.__file__).parent)
-    assert shipped() == ["frontier", "frontier_dilated", "frontier_large_kernel"]
+    assert shipped() == ["frontier", "frontier_dilated", "frontier_large_kernel", "teacher"]
 
 
 def test_a_run_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
