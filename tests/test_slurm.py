@@ -154,15 +154,17 @@ def test_a_preempted_job_resumes_and_ends_as_if_alone(
 
 @pytest.mark.slurm
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two runs of more than a minute, and SLURM's pause before the second start
 @on_slurm
 def test_a_job_that_reaches_its_time_limit_resumes_and_ends_as_if_alone(
     alone: Callable[[Task], dict[str, bytes]], tmp_path: Path
 ) -> None:
     slurm, a = pool(timeout_min=1, signal_delay_s=5), task(settings=(*SMALL, f"trainer.epochs={longer(tmp_path)}"))
     slurm.start([a])
+    wanted = alone(a)  # while the job runs
     assert ended(slurm, 400).state == "done"
     assert RunFolder(a.folder).read_status()["starts"] > 1
-    assert differing(a.folder, alone(a)) == []
+    assert differing(a.folder, wanted) == []
 
 
 @pytest.mark.slurm
