@@ -42,18 +42,8 @@ from tests.conftest import ROOT
 from tests.doors import SMALL, Done, run
 
 MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
-ORDINARY = {
-    "Conv",
-    "Relu",
-    "Add",
-    "ReduceMean",
-    "Gemm",
-    "Cast",
-    "Sub",
-    "Mul",
-    "Gelu",
-    "Sigmoid",
-}  # silu: x * sigmoid(x)
+# Sigmoid: silu is x * sigmoid(x).
+ORDINARY = {"Conv", "Relu", "Add", "ReduceMean", "Gemm", "Cast", "Sub", "Mul", "Gelu", "Sigmoid"}
 POOLED = {"MaxPool", "BatchNormalization"}  # a norm after a pooling cannot become part of the convolution
 INT8_MARGIN = 0.05  # of the accuracy, on 360 digits
 
