@@ -204,6 +204,16 @@ def test_where_a_donor_lies_changes_no_byte(key: str, trained: Trained, tmp_path
 # --- resume=auto
 
 
+def test_a_key_of_layers_that_older_runs_lack_counts_only_where_it_changes_the_network() -> None:
+    row, of = "+model.blocks.C1.conv1.pool", ["model=strided", "data=digits"]
+    plain, said, pooled = (
+        identity(composed(*of, *more), device="cpu", precision="float32", donors={})["model"]["blocks"]["C1"]["conv1"]
+        for more in ([], [f"{row}=1"], [f"{row}=2"])
+    )
+    assert "pool" not in plain and said == plain
+    assert pooled == plain | {"pool": 2.0}
+
+
 @pytest.fixture
 def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFolder]:
     """An unfinished run below outputs/, as it is left when it is killed."""
