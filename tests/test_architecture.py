@@ -39,7 +39,7 @@ LATE = {
     ("models/insight.py", "LayerGradCam"): "captum takes a second, and brings matplotlib, for Grad-CAM alone",
     ("config/schema.py", "ConfigStore"): "--help and the small doors do without Hydra",
     ("tracking/wandb_log.py", "wandb_run"): "W&B takes most of a second, in the thread that talks to it",
-    ("runs/rank_0.py", "draw_all"): "matplotlib takes half a second, in the thread that draws",
+    ("runs/drawing.py", "draw_all"): "matplotlib takes half a second, in the thread that draws",
     ("models/__init__.py", "described"): "reads files, and every import of a network imports this package",
     ("models/__init__.py", "shipped"): "as above",
     ("inference/export.py", "as_onnx"): "onnx and onnxruntime are an extra of s9",

@@ -69,6 +69,11 @@ class TrainLoader:
         for images, labels, places in self.source:
             yield (self.augment(images, draws, places) if self.augment else images), labels
 
+    def close(self) -> None:
+        """Ends the worker processes, if there are any."""
+        if isinstance(self.source, WorkerBatches):
+            self.source.close()
+
 
 class ResidentBatches:
     """Batches gathered from one uint8 tensor on the device; each epoch copies only its order to the device."""
@@ -127,6 +132,17 @@ class WorkerBatches:
             for process in getattr(batches, "_workers", []):
                 process.kill()
             raise
+
+    def close(self) -> None:
+        """Ends the workers. Python waits for them at its exit, and they take no signal that asks them to end.
+
+        torch ends them by itself when the garbage collector finds its iterator, which may be never.
+        """
+        batches, self.loader._iterator = self.loader._iterator, None
+        if batches is not None:
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # waits five seconds for each
+            for process in batches._workers:  # type: ignore[attr-defined]
+                process.kill()
 
 
 class AugmentedImages(Dataset[IndexedBatch]):

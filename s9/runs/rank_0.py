@@ -1,10 +1,8 @@
 """Rank 0's part of a run: prepare -> fit -> record -> test -> figures. Only rank 0 writes files."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
@@ -16,6 +14,7 @@ from s9.data.augmentation.augment import sample_grid
 from s9.models.analysis import ModelFacts, model_facts
 from s9.runs import failure, said
 from s9.runs.about import Metrics, about_run, scores_of_val
+from s9.runs.drawing import Drawing
 from s9.runs.insight import write_insight
 from s9.runs.prepare import Prepared, prepare
 from s9.runs.said import uneven
@@ -64,7 +63,7 @@ class Run:
     interrupts: Interrupts
     resumed: bool
     until_epoch: int | None = None
-    beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))  # draws the figures
+    drawing: Drawing = field(default_factory=Drawing)
 
     def whole(self) -> dict[str, Any]:
         """Prepares, trains, tests and draws; returns the summary. Raises Paused where it ends at `until_epoch`."""
@@ -79,9 +78,10 @@ class Run:
         self.say_what(p, facts)
         ends: dict[str, Any] = {"exit_code": 1}
         try:
-            mirror.log_model(facts, self.beside.submit(draw_figures, self.folder))
+            mirror.log_model(facts, self.drawing.draw(self.folder))
             with self.interrupts.noted():
                 whole = self.fit(p, position, history, mirror)
+            self.drawing.allow()  # also where the run was resumed behind its last step
             self.interrupts.stop_if_received()  # for a signal since the last check
             if not whole:
                 ends = {"exit_code": 0}
@@ -104,8 +104,10 @@ class Run:
             ends = {"exit_code": 128 + stop.number, "wait_s": self.interrupts.seconds_left()}
             raise
         finally:
+            self.drawing.allow()
             mirror.finish(**ends)
-            self.beside.shutdown(wait="wait_s" not in ends)
+            self.drawing.close(wait="wait_s" not in ends)
+            p.batches.close()
         return summary
 
     def write_samples(self, p: Prepared) -> None:
@@ -147,7 +149,7 @@ class Run:
         if self.ranks.any_of_all("stop", self.pauses(position)):
             return False
         progress = Progress(self.config.trainer.epochs, balanced=uneven(p.data), work=p.work)
-        watch = Watched(progress, p.checkpoints, interrupts)
+        watch = Watched(progress, p.checkpoints, interrupts, self.drawing)
         for reached in p.fit(self.ranks, position, watch):
             if reached.record:
                 best = history.add(reached.record, reached.times)
@@ -188,7 +190,7 @@ class Run:
 
     def show_end(self, summary: dict[str, Any], mirror: WandbLog) -> None:
         """Draws the figures and sends W&B the results; the run is done and does not fail if either fails."""
-        drawn = self.beside.submit(draw_figures, self.folder).result()
+        drawn = self.drawing.draw(self.folder).result()
         try:
             mirror.log_end(summary, self.folder.read_predictions(), drawn)
         except Exception as error:
@@ -236,15 +238,3 @@ class Run:
             log.info(f"the loss over the learning rate: {self.folder.figures / f'{FIGURE}.png'}")
         else:
             log.info(f"score it again: python -m s9.evaluate run={self.folder}{allow_words()}")
-
-
-def draw_figures(folder: RunFolder) -> list[Path]:
-    """Draws the figures of the run's files so far; if that fails, logs a warning, and the run continues."""
-    try:
-        from s9.tracking.figures import draw_all  # here, in its own thread: importing matplotlib takes half a second
-
-        return draw_all(folder)
-    except Exception as error:
-        later = f"later: python -m s9.report run={folder}"
-        log.warning(f"figures cannot be drawn ({failure.in_one_line(error, None)}); {later}")
-        return []
