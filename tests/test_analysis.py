@@ -1,6 +1,7 @@
 """The layer table against the built network: parameters, multiplies, shapes, and the footprint of the gradient."""
 
 import functools
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -249,6 +250,26 @@ def test_facts_count_the_reference_as_reported() -> None:
 def test_the_sizes_of_the_reference_are_as_reported(what: str, megabytes: str) -> None:
     sizes = table_lines(model_facts(model_config("reference"), FACTS), 32)[-1]
     assert f"{what} {megabytes} MB" in sizes
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_values_of_a_row_are_those_of_the_outputs_that_its_modules_have(name: str) -> None:
+    config = model_config(name)
+    model, counts = S9Net(config, FACTS).eval(), dict[str, int]()
+
+    def count_into(row: str) -> Callable[..., None]:
+        def count(_: nn.Module, __: object, output: torch.Tensor) -> None:
+            counts[row] = counts.get(row, 0) + output.numel()
+
+        return count
+
+    for key, layer in model.layers.items():
+        for part in ("conv", "pool", "norm", "activation"):
+            if not isinstance(module := layer.get_submodule(part), nn.Identity):
+                module.register_forward_hook(count_into(key.replace("_", ".")))
+    model(torch.zeros(1, 3, 32, 32))
+    table = {row.name: row.values for row in layer_table(config, 10, 32)}
+    assert counts and {row: table[row] for row in counts} == counts
 
 
 def test_the_printed_table_closes_with_the_totals() -> None:

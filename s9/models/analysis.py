@@ -22,7 +22,7 @@ class LayerRow:
     multiplies: int
     receptive_field: int
     jump: int
-    has_norm: bool = False
+    values: int  # of its outputs: convolution, pooling, norm and activation
 
 
 TABLE_COLUMNS = ["layer", "what", "output", "parameters", "multiplies", "receptive field", "jump"]
@@ -54,6 +54,7 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[
             weights = in_channels * area + in_channels * channels
         else:
             weights = in_channels // layer.groups * channels * area
+        convolved = convolved_size(layer, before)
         norm = 0 if layer.channels is None else 2 * channels
         field += (layer.kernel_size - 1) * layer.dilation * jump
         jump *= layer.stride
@@ -66,10 +67,10 @@ def layer_table(config: ModelConfig, num_classes: int, image_size: int) -> list[
                 channels=channels,
                 size=size,
                 parameters=weights + norm,
-                multiplies=weights * convolved_size(layer, before) ** 2,
+                multiplies=weights * convolved**2,
                 receptive_field=field,
                 jump=jump,
-                has_norm=norm > 0,
+                values=channels * (size**2 * (3 if norm else 1) + (convolved**2 if layer.pool > 1 else 0)),
             )
         )
         shapes.append((channels, size))
@@ -88,7 +89,7 @@ def _end(config: ModelConfig, last: LayerRow, num_classes: int) -> list[LayerRow
         multiplies=0,
         receptive_field=last.receptive_field + (size - 1) * last.jump,
         jump=last.jump * size,
-        has_norm=False,
+        values=channels,
     )
     products = channels * num_classes
     head = replace(
@@ -112,10 +113,7 @@ def table_lines(facts: "ModelFacts", image_size: int) -> list[str]:
     ]
     lines.insert(1, "-" * len(lines[0]))
     megabyte, floats = 2**20, 4
-    # A layer with norm has three outputs (convolution, norm, activation), other rows one; each forward and backward.
-    values = sum(
-        2 * (3 if row.has_norm else 1) * row.channels * row.size**2 for row in facts.table if row.name != "head"
-    )
+    values = 2 * sum(row.values for row in facts.table if row.name != "head")  # forward and backward
     sizes = [3 * image_size**2 * floats / megabyte, values * floats / megabyte, facts.parameters * floats / megabyte]
     return [
         *lines,
