@@ -40,8 +40,6 @@ def fails(*_):
 rank_0.write_insight = fails
 train(compose_config(sys.argv[2:]), Path(sys.argv[1]))
 """
-
-
 NO_GARBAGE_COLLECTION = """
 gc.disable()
 train(compose_config(sys.argv[2:]), Path(sys.argv[1]))

@@ -140,7 +140,7 @@ class WorkerBatches:
         """
         batches, self.loader._iterator = self.loader._iterator, None
         if batches is not None:
-            batches._shutdown_workers()  # type: ignore[attr-defined]  # waits five seconds for each
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # waits five seconds at most for each
             for process in batches._workers:  # type: ignore[attr-defined]
                 process.kill()
 
