@@ -258,7 +258,7 @@ def test_all_leaves_it_out() -> None:
     [
         ([], ["data=digits", "experiment=fast"]),
         (["trainer.epochs=7", "model=strided"], ["data=digits", "trainer.epochs=7", "model=strided"]),
-        (["experiment=frontier"], ["data=digits", "experiment=frontier"]),
+        (["experiment=teacher"], ["data=digits", "experiment=teacher"]),
     ],
     ids=["nothing", "epochs", "an experiment"],
 )

@@ -18,7 +18,7 @@ from s9.system.errors import UserError
 WRONG = {
     "model=dilatd": ["model=dilatd", "did you mean dilated"],
     "aug=basics": ["aug=basics", "did you mean basic"],
-    "experiment=s10": ["experiment=s10", "reference, student, teacher"],
+    "experiment=s10": ["experiment=s10", "lr_range, reference, teacher"],
     "optimizer=null": ["optimizer=null", "adamw, muon, sgd"],
     "+model=strided": ["already part", "model=strided"],
     "~model": ["~model", "every run needs"],

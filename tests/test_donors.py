@@ -46,9 +46,9 @@ def test_the_name_of_shipped_weights_is_their_folder(tmp_path: Path, monkeypatch
     assert folder.path == SHIPPED / "frontier" and weights == folder.final and weights.is_file()
 
 
-def test_shipped_weights_are_inside_the_package_from_where_a_wheel_takes_all_but_the_teacher() -> None:
+def test_shipped_weights_are_inside_the_package_from_where_a_wheel_takes_all_but_the_teachers() -> None:
     assert SHIPPED.is_relative_to(Path(s9.__file__).parent)
-    assert shipped() == ["frontier", "frontier_dilated", "frontier_large_kernel", "teacher"]
+    assert shipped() == ["frontier", "teacher", "teacher_small"]
 
 
 def test_a_run_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_a_run_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("key", ["init_from", "teacher"])
 def test_names_can_be_joined_with_each_other_and_with_paths(key: str) -> None:
-    paths = ["frontier", str(SHIPPED / "frontier_dilated"), "frontier_large_kernel"]
+    paths = ["frontier", str(SHIPPED / "teacher_small"), "teacher"]
     config = composed("data=folder", "data.val_size=0", "model=frontier", f"{key}={os.pathsep.join(paths)}")
     wanted = [donor_of(key, str(SHIPPED / Path(path).name), config).trained.digest for path in paths]
     assert donors_of(config).digests[key] == wanted and len(set(wanted)) == 3
@@ -81,12 +81,12 @@ def model_of(*overrides: str) -> object:
 
 
 def test_without_a_model_a_run_has_that_of_its_donor() -> None:
-    assert model_of("init_from=frontier_dilated") == model_of("model=frontier_dilated") != model_of()
+    assert model_of("init_from=teacher_small") == model_of("model=teacher_small") != model_of()
 
 
 @pytest.mark.parametrize("chosen", ["model=strided", "experiment=frontier"])
 def test_a_model_that_is_chosen_stays(chosen: str) -> None:
-    assert model_of("init_from=frontier_dilated", chosen) == model_of(chosen)
+    assert model_of("init_from=teacher_small", chosen) == model_of(chosen)
 
 
 def test_an_experiment_that_chooses_no_model_leaves_it_to_the_donor() -> None:
@@ -149,9 +149,9 @@ def test_another_dropout_is_no_other_network(tmp_path: Path) -> None:
 
 
 def test_donors_of_several_models_ask_for_one_of_them() -> None:
-    said = "add model=frontier or model=frontier_dilated"
-    with pytest.raises(UserError, match=f"^init_from=frontier.frontier_dilated: .* of several models; {said}$"):
-        model_of(f"init_from=frontier{os.pathsep}frontier_dilated")
+    said = "add model=frontier or model=teacher_small"
+    with pytest.raises(UserError, match=f"^init_from=frontier.teacher_small: .* of several models; {said}$"):
+        model_of(f"init_from=frontier{os.pathsep}teacher_small")
 
 
 def plan(*arguments: str) -> Plan:
@@ -174,9 +174,9 @@ def test_a_job_is_named_as_where_the_model_is_written() -> None:
 
 
 def test_each_of_several_donors_in_a_sweep_is_followed() -> None:
-    found = plan("init_from=frontier,frontier_dilated,null")
-    assert [job.config.model.name for job in found.jobs] == ["frontier", "frontier_dilated", "strided"]
-    assert {FOLLOWED, FOLLOWED.replace("frontier", "frontier_dilated")} <= {*found.said}
+    found = plan("init_from=frontier,teacher_small,null")
+    assert [job.config.model.name for job in found.jobs] == ["frontier", "teacher_small", "strided"]
+    assert {FOLLOWED, FOLLOWED.replace("frontier", "teacher_small")} <= {*found.said}
 
 
 def test_the_trials_of_a_search_have_the_donors_model(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_the_cpu_form_measures_what_was_chosen(tried: Path) -> None:
     assert came["step-strided"].startswith("strided, batch 64, naive: ")
     assert came["reference"].startswith("2 of 2 epochs in ")
     assert {of for name, of in came.items() if name not in ("machine", "step-strided", "reference")} <= {
-        *(gpu.NOT_ASKED, "not measured (no experiment=teacher)", "not measured (no experiment=student)")
+        *(gpu.NOT_ASKED, "not measured (no experiment=teacher)", "not measured (no experiment=frontier)")
     }
 
 

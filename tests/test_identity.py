@@ -38,8 +38,12 @@ SAME = {
     "what is said twice": (["trainer.epochs=9", "trainer.epochs=3"], ["trainer.epochs=3"]),
     "the default, said": ([], ["optimizer=muon", "optimizer.lr=0.05"]),
     "an experiment, spelled out": (
-        ["experiment=frontier"],
-        ["model=frontier", "aug=strong", "aug.mix.p=0.25", "trainer.epochs=180"],
+        ["experiment=fast"],
+        [
+            "model=fast",
+            "trainer.epochs=9",
+            *(f"trainer.resolution.{n}" for n in ("start=0.5", "hold=0.42", "full=0.75")),
+        ],
     ),
     "a layer's default": ([], ["+model.blocks.C1.conv1.stride=1"]),
     "another W&B mode": (["wandb=online"], ["wandb=disabled"]),

@@ -134,7 +134,7 @@ def _trainings(place: Place) -> Iterator[Step]:
     for name, asked, more in (
         ("reference", "the reference's 300 epochs in 3 minutes", ()),
         ("teacher", "accuracy of the teacher", ()),
-        ("student", "95 % by the student, 300 epochs", (taught,) if place.small else (taught, "trainer.epochs=300")),
+        ("frontier", "95 % by frontier, 300 epochs", (taught,) if place.small else (taught, "trainer.epochs=300")),
     ):
         words = ("-m", WORK, "part=train", f"result={place.out}/{name}.json", f"folder={place.runs}/{name}")
         run = (f"seconds={SECONDS}", f"experiment={name}", *more, *few, *_keys(place))
