@@ -56,7 +56,7 @@ LATE = {
     ("cli/launch.py", "run_sweep"): "as above",
     ("cli/launch.py", "SweepFolder"): "as above",
     ("cli/jobs.py", "check_values"): "as above, for a sweep",
-    ("cli/plan.py", "digest_of"): "as above",
+    ("cli/plan.py", "identity_as_asked"): "as above",
     ("cli/plan.py", "fingerprint_of"): "as above",
     ("cli/sweep.py", "estimate"): "as above, for sweep.dry_run alone",
     ("cli/sweep.py", "like_seconds"): "as above, for a sweep that has jobs to run",

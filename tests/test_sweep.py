@@ -9,7 +9,8 @@ import pytest
 from omegaconf import DictConfig
 
 from s9.cli.compose import Asked, compose
-from s9.cli.plan import plan_of
+from s9.cli.launch import asked_of, read_flags
+from s9.cli.plan import Plan, plan_of
 from s9.cli.sweep import run_sweep
 from s9.data.sources import load
 from s9.system.interrupt import Interrupts
@@ -191,6 +192,52 @@ def test_300_done_jobs_are_found_without_composing_each(
     assert run_sweep(Asked(arguments), arguments, Interrupts()) == 0
     assert "300 jobs: 300 done" in capsys.readouterr().out
     assert len(calls) <= 3
+
+
+def all_done(arguments: list[str]) -> Plan:
+    """The sweep that these arguments ask for, whose jobs have ended without any training, and its command."""
+    plan = plan_of(asked_of(read_flags(arguments)))
+    for job in plan.jobs:
+        folder = RunFolder(plan.folder.path / job.digest)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.status.write_text('{"state": "done", "minutes": 0.5}')
+        folder.write_summary({"val": {"accuracy": 0.5}})
+    assert run_sweep(asked_of(read_flags(arguments)), arguments, Interrupts()) == 0
+    return plan
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    return tmp_path
+
+
+def test_a_sweep_stands_for_the_configuration_that_was_asked_for_last(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["-m", *SHORT, "sweep.name=x", "optimizer.lr=0.1,0.2"]
+    first = all_done([*wanted, "seed=0,1"])
+    capsys.readouterr()
+    second = all_done([*wanted, "seed=1,2", "trainer.epochs=12"])
+    assert {row.job for row in second.folder.rows()[1]} == {job.digest for job in second.jobs}
+    assert "outputs/sweeps/x: 4 earlier jobs left out, since trainer.epochs was 1, is 12;" in capsys.readouterr().out
+    all_done([*wanted, "seed=0,1,2"])
+    held = {row.job for row in first.folder.rows()[1]}
+    assert len(held) == 6 and held > {job.digest for job in first.jobs}
+
+
+def test_a_swept_option_whose_file_has_changed_is_another_cell(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    option = here / "conf" / "optimizer" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    plans = []
+    for lr, seeds in (("0.1", "0,1"), ("0.2", "2")):
+        option.write_text(f"_target_: torch.optim.SGD\nlr: {lr}\n")
+        own = [a for a in SHORT if not a.startswith("optimizer")]
+        plans.append(all_done(["-m", "--config-dir=conf", *own, "sweep.name=x", "optimizer=mine,sgd", f"seed={seeds}"]))
+    held = {row.job: row.values["optimizer"] for row in plans[0].folder.rows()[1]}
+    assert sorted(held.values()) == ["mine", "sgd", "sgd", "sgd"]
+    assert "2 earlier jobs left out, since what the same values stand for has changed" in capsys.readouterr().out
 
 
 # Where jobs run

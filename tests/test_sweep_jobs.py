@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s9.sweeps.jobs import SWEEPS, Job, SweepFolder, record
+from s9.sweeps.table import cells_of
 from s9.sweeps.task import Outcome
 from s9.system.errors import UserError
 from s9.tracking.folder import RunFolder
@@ -205,6 +207,52 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"choose with hydra\.sweep\.dir="):
         noted(SweepFolder(tmp_path / "file" / "mine"), job("a"))
+
+
+def of_cell(digest: str, cell: str, **values: str) -> Job:
+    return replace(job(digest, **values), cell=cell)
+
+
+def held(sweep: SweepFolder) -> list[str]:
+    return [row.job for row in sweep.rows()[1]]
+
+
+def test_jobs_with_another_fixed_value_are_no_part_of_the_sweep_any_more(sweep: SweepFolder) -> None:
+    fives = [job("a", seed="0"), job("b", seed="1")]
+    sweep.note(["-m"], ["seed"], fives, fixed={"trainer.epochs": 5.0, "seed": 0.0})
+    sweep.note(["-m"], ["seed"], [job("c", seed="2")], fixed={"trainer.epochs": 12.0, "seed": 2.0})
+    assert held(sweep) == ["c"]
+    sweep.note(["-m"], ["seed"], fives[:1], fixed={"trainer.epochs": 5.0, "seed": 0.0})
+    assert held(sweep) == ["a"]
+
+
+def test_a_key_that_is_swept_before_or_now_may_differ(sweep: SweepFolder) -> None:
+    sweep.note(["-m"], ["seed"], [job("a", seed="0")], fixed={"model.dropout": 0.0, "images": "x"})
+    sweep.note(["-m"], ["model.dropout"], [job("b")], fixed={"model.dropout": 0.1, "images": "x"})
+    assert held(sweep) == ["a", "b"]
+    sweep.note(["-m"], ["model.dropout"], [job("c")], fixed={"images": "y"})
+    assert held(sweep) == ["c"]
+
+
+def test_jobs_of_a_cell_that_has_changed_are_left_out_with_their_seeds(sweep: SweepFolder) -> None:
+    first = [of_cell("a", "x", model="strided", seed="0"), of_cell("b", "y", model="dilated", seed="0")]
+    sweep.note(["-m"], ["model", "seed"], first)
+    sweep.note(["-m"], ["model", "seed"], [of_cell("c", "z", model="strided", seed="1")])
+    assert held(sweep) == ["b", "c"]
+
+
+def test_a_record_of_an_older_version_keeps_its_jobs(sweep: SweepFolder) -> None:
+    sweep.path.mkdir(parents=True)
+    sweep.asked.write_text('{"arguments": ["-m"], "keys": ["seed"], "jobs": {"a": {"seed": "0"}}}')
+    sweep.note(["-m"], ["seed"], [of_cell("b", "x", seed="1")], fixed={"trainer.epochs": 5.0})
+    assert held(sweep) == ["a", "b"]
+
+
+def test_values_that_are_spelled_in_two_ways_make_one_cell(sweep: SweepFolder) -> None:
+    noted(sweep, job("a", dropout="0", seed="0"), keys=("dropout", "seed"))
+    noted(sweep, job("b", dropout="0.0", seed="1"), job("c", dropout="0.10", seed="1"), keys=("dropout", "seed"))
+    cells = cells_of(*sweep.rows())
+    assert [(cell.values, len(cell.rows)) for cell in cells] == [({"dropout": "0"}, 2), ({"dropout": "0.10"}, 1)]
 
 
 # --- the table

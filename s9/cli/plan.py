@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from s9.cli.launch import OF_SWEEP
 from s9.cli.launchers import refuse_unknown
 from s9.cli.mistakes import parse
 from s9.config.components import allow_words
+from s9.config.identity import digest
 from s9.config.schema import Config
 from s9.config.sweep import SweepConfig
+from s9.sweeps.belonging import common, flat
 from s9.sweeps.jobs import SWEEPS, Job, SweepFolder
 from s9.system.errors import UserError
 
@@ -36,7 +38,10 @@ IGNORED = {
 
 @dataclass(frozen=True)
 class Plan:
-    """launcher, settings: hydra/launcher= and hydra.launcher. said: lines for the user, each once."""
+    """launcher, settings: hydra/launcher= and hydra.launcher. said: lines for the user, each once.
+
+    fixed: what the identities of all jobs have in common.
+    """
 
     jobs: list[Job]
     keys: tuple[str, ...]
@@ -45,6 +50,7 @@ class Plan:
     launcher: str
     settings: dict[str, Any]
     said: list[str]
+    fixed: dict[str, Any] = field(default_factory=dict)
 
 
 def plan_of(asked: Asked) -> Plan:
@@ -70,7 +76,8 @@ def plan_of(asked: Asked) -> Plan:
         composer = Composer(replace(shared, overrides=of_hydra), options)
         grid = grid_of([*params, *of_jobs], sweep, options, composer.known)
         of_single = [a for a in of_hydra if not _key(a).startswith((*OF_SWEEP, *IGNORED))]
-        jobs, more = _jobs(grid, composer, replace(shared, overrides=of_single))
+        names = _Digests()
+        jobs, more = _jobs(grid, composer, replace(shared, overrides=of_single), names)
     said += [*more, *_remarks(grid, of_jobs, sweep)]
     if grid.left_out:
         said.append(f"sweep.exclude leaves out {grid.left_out} of {grid.left_out + len(grid.combinations)} jobs")
@@ -80,7 +87,7 @@ def plan_of(asked: Asked) -> Plan:
     settings = {str(k): v for k, v in settings.items() if k != "_target_"} if isinstance(settings, dict) else {}
     chosen = own.sweep.dir if any(_key(a) == "hydra.sweep.dir" for a in common) else None
     folder = SweepFolder(Path(chosen) if chosen else _path(sweep, grid, of_jobs))
-    return Plan(jobs, grid.keys, folder, sweep, launcher=launcher, settings=settings, said=said)
+    return Plan(jobs, grid.keys, folder, sweep, launcher=launcher, settings=settings, said=said, fixed=names.fixed)
 
 
 def of_sweep(argument: str) -> bool:
@@ -126,24 +133,23 @@ def _remarks(grid: Grid, of_jobs: Sequence[str], sweep: SweepConfig) -> list[str
     return said
 
 
-def _jobs(grid: Grid, composer: Composer, shared: Asked) -> tuple[list[Job], list[str]]:
+def _jobs(grid: Grid, composer: Composer, shared: Asked, names: "_Digests") -> tuple[list[Job], list[str]]:
     """(the jobs, each once, lines about values without effect)."""
     jobs: dict[str, Job] = {}
     twins: dict[str, int] = {}
-    names = _Digests()
     began, told = time.monotonic(), False
     for at, combination in enumerate(grid.combinations):
         if at == SLOW and time.monotonic() - began > 2 and not told:
             told = True
             print(f"checking {len(grid.combinations)} jobs", flush=True)
         config, values = composer.config_of(combination), _values(combination, grid.keys, composer)
-        digest = names.of(config)
+        digest, cell = names.of(config)
         if digest in jobs:
             for key in grid.keys:
                 if values.get(key) != jobs[digest].values.get(key):
                     twins[key] = twins.get(key, 0) + 1
             continue
-        jobs[digest] = Job(digest, values, config, command_of(combination, shared))
+        jobs[digest] = Job(digest, values, config, command_of(combination, shared), cell)
     said = [f"{key} does not change what is computed: {n} jobs are left out as repeats" for key, n in twins.items()]
     first = next(iter(jobs.values()), None)
     said += composer.said
@@ -163,19 +169,29 @@ def _values(combination: Combination, keys: Sequence[str], composer: Composer) -
 
 
 class _Digests:
-    """Names jobs by what they compute; images are looked at once for each data set."""
+    """Names jobs by what they compute; images are looked at once for each data set.
+
+    fixed: what the identities of all jobs so far have in common.
+    """
 
     def __init__(self) -> None:
-        from s9.runs.prepare import digest_of, fingerprint_of  # here: imports torch
+        from s9.runs.prepare import fingerprint_of, identity_as_asked  # here: imports torch
 
-        self.digest_of, self.fingerprint_of = digest_of, fingerprint_of
+        self.identity_as_asked, self.fingerprint_of = identity_as_asked, fingerprint_of
         self.images: dict[str, str | None] = {}
+        self.fixed: dict[str, Any] = {}
+        self.count = 0
 
-    def of(self, config: Config) -> str:
+    def of(self, config: Config) -> tuple[str, str]:
+        """(the job's name, that of its cell)."""
         key = json.dumps(asdict(config.data), sort_keys=True)
         if key not in self.images:
             self.images[key] = self.fingerprint_of(config)
-        return self.digest_of(config, self.images[key])
+        identity = self.identity_as_asked(config, self.images[key])
+        parts = flat(identity)
+        self.fixed = common(self.fixed, parts) if self.count else parts
+        self.count += 1
+        return digest(identity), digest(identity | {"seed": None})
 
 
 def command_of(combination: Combination, shared: Asked) -> str:

@@ -11,6 +11,7 @@ from s9.cli.compose import Asked
 from s9.cli.launchers import pool_of
 from s9.cli.plan import COMMAND, Plan, plan_of
 from s9.config.components import allow_words
+from s9.sweeps.belonging import strangers
 from s9.sweeps.confirmation import ConfirmationFolder, command_of, confirms
 from s9.sweeps.drive import Drive, Ended
 from s9.sweeps.jobs import SWEEPS, Job
@@ -35,17 +36,7 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
         Interrupted: a signal came; all jobs are saved.
     """
     plan = plan_of(asked)
-    stored = plan.folder.read()
-    before = stored.get("keys", [])
-    if stored and plan.sweep.paired != bool(stored.get("paired")):
-        began = "with" if stored.get("paired") else "without"
-        plan.said.append(f"sweep.paired has no effect now: the sweep began {began} it")
-    if before and set(before) != set(plan.keys):
-        held, now = ", ".join(before), ", ".join(plan.keys)
-        plan.said.append(
-            f"{plan.folder.path} holds jobs over {held}; this command sweeps {now}, and resume= goes on with it"
-        )
-    for line in plan.said:
+    for line in [*plan.said, *against_before(plan)]:
         say(line)
     rows = {job.digest: plan.folder.row(job.digest, job.values) for job in plan.jobs}
     to_run = [job for job in plan.jobs if rows[job.digest].state != "done"]
@@ -53,7 +44,7 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     to_run.sort(key=lambda job: ORDER.index(rows[job.digest].state))
     if plan.sweep.dry_run:
         return dry_run(plan, list(rows.values()), to_run)
-    plan.folder.note(arguments, plan.keys, plan.jobs, paired=plan.sweep.paired)
+    plan.folder.note(arguments, plan.keys, plan.jobs, paired=plan.sweep.paired, fixed=plan.fixed)
     if to_run:
         pool = pool_for(plan, to_run)
         slots = min(pool.room(), len(to_run))
@@ -66,6 +57,25 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     else:
         say(f"{plan.folder.path}: {counted(rows.values(), plan)}")
     return table(plan)
+
+
+def against_before(plan: Plan) -> list[str]:
+    """Lines about what the folder holds of former commands."""
+    stored, said = plan.folder.read(), list[str]()
+    before = stored.get("keys", [])
+    if stored and plan.sweep.paired != bool(stored.get("paired")):
+        began = "with" if stored.get("paired") else "without"
+        said.append(f"sweep.paired has no effect now: the sweep began {began} it")
+    if before and set(before) != set(plan.keys):
+        held, now = ", ".join(before), ", ".join(plan.keys)
+        said.append(
+            f"{plan.folder.path} holds jobs over {held}; this command sweeps {now}, and resume= goes on with it"
+        )
+    out, why = strangers(stored, plan.keys, plan.jobs, plan.fixed)
+    if out:
+        jobs = f"{len(out)} earlier job{'s' if len(out) > 1 else ''}"
+        said.append(f"{plan.folder.path}: {jobs} left out, since {why}; jobs that are asked for again count again")
+    return said
 
 
 def pool_for(plan: Plan, jobs: Sequence[Job]) -> Pool:
@@ -141,12 +151,13 @@ def about(each: float | None, jobs: int, slots: int) -> str:
 def table(plan: Plan) -> int:
     """Writes summary.csv, prints the table of this command's jobs; returns 1 if one of them is not done, else 0."""
     _, rows = plan.folder.write_summary()
-    asked = {job.digest for job in plan.jobs}
-    own = [row for row in rows if row.job in asked]
+    known = {row.job: row for row in rows}  # without those that a later command in the same folder leaves out
+    own = [known.get(job.digest) or plan.folder.row(job.digest, job.values) for job in plan.jobs]
     show(plan.keys, own, Console(soft_wrap=False, highlight=False))
     for line in warn_mixed(own):
         say(f"warning: {line}")
-    others = f" (with {len(rows) - len(own)} more jobs of this sweep)" if len(rows) > len(own) else ""
+    more = len(known.keys() - {job.digest for job in plan.jobs})
+    others = f" (with {more} more jobs of this sweep)" if more else ""
     print(f"summary: {plan.folder.summary}{others}")
     lacking = [row for row in own if row.state != "done"]
     if lacking:

@@ -3,6 +3,8 @@
 Resuming, checkpoints and the search of resume=auto all use this module.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -67,6 +69,11 @@ def identity(config: Config, *, device: str, precision: str, donors: Mapping[str
     }
     found: Identity = _numbers_as_floats(_without_free(as_dict(config), "") | more)
     return found
+
+
+def digest(found: Identity) -> str:
+    """Ten hexadecimal digits, by which a job is named."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -1,14 +1,12 @@
 """What a run trains: each rank makes images, batches, learner and checkpoints from the configuration for itself."""
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from s9.config.data import Cifar10Config, DigitsConfig
-from s9.config.identity import Identity, identity
+from s9.config.identity import Identity, digest, identity
 from s9.config.schema import Config
 from s9.data import keys
 from s9.data.augmentation.augment import Augment, build_augment
@@ -126,9 +124,8 @@ def identity_as_asked(config: Config, images: str | None) -> Identity:
 
 
 def digest_of(config: Config, images: str | None) -> str:
-    """The name of the run as a job: ten hexadecimal digits of its identity as asked."""
-    whole = json.dumps(identity_as_asked(config, images), sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()[:10]
+    """The name of the run as a job."""
+    return digest(identity_as_asked(config, images))
 
 
 def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts | None = None) -> Prepared:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 from filelock import FileLock
 
 from s9.config.schema import Config
+from s9.sweeps.belonging import common, strangers
 from s9.sweeps.table import Row, read_summary, write_summary
 from s9.sweeps.task import Outcome
+from s9.sweeps.values import one_spelling
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 from s9.tracking.folder import RunFolder
@@ -25,12 +27,17 @@ SWEEPS = Path("outputs/sweeps")
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep. digest: of what it computes. values: of the swept keys, as written."""
+    """One run of a sweep.
+
+    digest: of what it computes. values: of the swept keys, as written. cell: the digest of what it shares with jobs
+    that differ by seed alone; "" where nobody knows.
+    """
 
     digest: str
     values: dict[str, str]
     config: Config = field(hash=False)
     command: str  # trains it alone
+    cell: str = ""
 
 
 class SweepFolder:
@@ -39,7 +46,7 @@ class SweepFolder:
     def __init__(self, path: Path):
         self.path = path
         self.summary = path / "summary.csv"
-        self.asked = path / "sweep.json"  # the last command, and every job that was ever asked for
+        self.asked = path / "sweep.json"  # the last command, and the jobs that belong to it
         self.lock = path / ".sweep.lock"
         self.screens = path / ".workers"  # what libraries print while jobs run
 
@@ -57,10 +64,20 @@ class SweepFolder:
                     return other
         return here
 
-    def note(self, arguments: Sequence[str], keys: Sequence[str], jobs: Iterable[Job], *, paired: bool = False) -> None:
-        """Adds these jobs to those of the sweep, and stores the arguments that ask for them.
+    def note(
+        self,
+        arguments: Sequence[str],
+        keys: Sequence[str],
+        jobs: Collection[Job],
+        *,
+        paired: bool = False,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Adds these jobs to those of the sweep, less `strangers`, and stores the arguments that ask for them.
 
-        paired: stored by the sweep's first command alone, since later ones may have seen results.
+        Args:
+            paired: stored by the sweep's first command alone, since later ones may have seen results.
+            fixed: what the identities of all these jobs have in common, as `belonging.flat` has it; None: not known.
 
         Raises:
             UserError: the folder cannot be written.
@@ -69,29 +86,39 @@ class SweepFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 known = self.read()
-                listed = known.get("jobs", {}) | {job.digest: job.values for job in jobs}
-                every = list(dict.fromkeys([*known.get("keys", []), *keys]))
-                first = known.get("paired", False) if known else paired
-                content = {"arguments": list(arguments), "keys": every, "paired": first, "jobs": listed}
+                out, _ = strangers(known, keys, jobs, fixed or {})
+                held = {job: values for job, values in known.get("jobs", {}).items() if job not in out}
+                before = [key for key in known.get("keys", []) if any(key in values for values in held.values())]
+                cells = {job: cell for job, cell in known.get("cells", {}).items() if job in held}
+                content = {
+                    "arguments": list(arguments),
+                    "keys": list(dict.fromkeys([*before, *keys])),
+                    "paired": known.get("paired", False) if known else paired,
+                    "jobs": held | {job.digest: job.values for job in jobs},
+                    "cells": cells | {job.digest: job.cell for job in jobs if job.cell},
+                    "fixed": common(known["fixed"], fixed) if held and fixed and "fixed" in known else fixed or {},
+                }
                 write_whole(self.asked, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:
             where = "sweeps are written there, choose with hydra.sweep.dir="
             raise UserError(f"{error.filename or self.path}: {error.strerror}; {where}") from None
 
     def read(self) -> dict[str, Any]:
-        """arguments, keys, jobs; empty where nothing readable is stored."""
+        """arguments, keys, jobs, and what older versions do not store; empty where nothing readable is stored."""
         try:
             stored = json.loads(self.asked.read_bytes())
         except (OSError, ValueError):
             return {}
         kinds = {"arguments": list, "keys": list, "jobs": dict}
         whole = isinstance(stored, dict) and all(isinstance(stored.get(key), kind) for key, kind in kinds.items())
+        whole = whole and all(isinstance(stored.get(key, {}), dict) for key in ("cells", "fixed"))
         return stored if whole else {}
 
     def rows(self) -> tuple[list[str], list[Row]]:
         """(the swept keys, how every job of the sweep stands)."""
         stored = self.read()
-        return stored.get("keys", []), [self.row(job, values) for job, values in stored.get("jobs", {}).items()]
+        jobs = one_spelling(stored.get("jobs", {}))
+        return stored.get("keys", []), [self.row(job, values) for job, values in jobs.items()]
 
     def row(self, job: str, values: dict[str, str]) -> Row:
         folder = self.run(job)
