@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s9.pages.sweep_data import BELOW, BEST, LIKE_BEST, lines_of
 from s9.sweeps.answer import Answer, answer_of
 from s9.sweeps.confirmation import ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
@@ -88,6 +89,42 @@ def test_cells_may_differ_where_their_keys_change_together(make: Callable[..., A
     assert said(answer, "1 of the 2 cells are below the best mean")
 
 
+def test_keys_of_which_some_values_occur_only_together_have_the_effect_that_can_be_told(
+    make: Callable[..., Answer],
+) -> None:
+    cells = {("0", "0.05"): scores(0.8), ("0.1", "0.1"): scores(0.85), ("0.2", "0.1"): scores(0.8)}
+    line = said(make(["model.dropout", "optimizer.lr"], cells), "model.dropout makes a difference (")
+    assert "0.1 is 5.00 points above 0.2 (" in line and "other values occur only together" in line
+
+
+def by_seed(path: Path, cells: Mapping[str, Mapping[int, float]]) -> Answer:
+    """Of a paired sweep in which each cell has seeds of its own; a negative score has failed."""
+    seeds = range(1 + max(seed for scores in cells.values() for seed in scores))
+    sweep = write(path, ["k"], {(k,): [own.get(seed, -1.0) for seed in seeds] for k, own in cells.items()}, paired=True)
+    return answer_of(sweep)
+
+
+def test_of_paired_cells_the_best_is_that_of_equal_seeds(tmp_path: Path) -> None:
+    cells = {"b": {2: 0.8995}, "a": {0: 0.80, 1: 0.802, 2: 0.90}, "c": {0: 0.70, 1: 0.701, 2: 0.80}}
+    answer = by_seed(tmp_path, cells)
+    assert said(answer, "1 of the 3 cells are below the cell that is best on equal seeds, val 83.40 % (k=a)")
+    lines = {line.cell.values["k"]: line for line in lines_of(answer)}
+    assert {k: line.verdict for k, line in lines.items()} == {"a": BEST, "b": LIKE_BEST, "c": BELOW}
+    assert all(line.low is None for line in lines.values())
+    assert said(answer, "The standard deviation between seeds of one cell, less what all cells of a seed have")
+
+
+def test_paired_cells_without_a_seed_in_common_are_said_to_be_so(tmp_path: Path) -> None:
+    answer = by_seed(tmp_path, {"a": {0: 0.80, 1: 0.81}, "b": {2: 0.80, 3: 0.81}})
+    assert "sweep.paired=true compares cells that have the same seeds, and too few have" in answer.sentences[0]
+    assert said(answer, "Give all cells the same seeds")
+
+
+def test_a_cell_that_spreads_far_more_than_the_others_is_named(make: Callable[..., Answer]) -> None:
+    answer = make(["a"], {("0",): scores(0.80), ("1",): scores(0.81), ("2",): [0.7, 0.8, 0.9]})
+    assert any(line.startswith("The seeds of a=2 spread far more than the others'") for line in answer.warnings)
+
+
 def test_one_seed_cannot_tell(make: Callable[..., Answer]) -> None:
     answer = make(["a"], {("0",): [0.7], ("1",): [0.9]})
     assert answer.sentences[0] == "Whether anything differs cannot be told: every cell has one seed."
@@ -128,14 +165,16 @@ def test_without_a_confirmation_its_command_is_given(make: Callable[..., Answer]
     assert "python -m s9.confirm" in line
 
 
-BEST, BASELINE = {"a": "1"}, {"a": "0"}
+ONE, BASELINE = {"a": "1"}, {"a": "0"}
 
 
-def confirmed(tmp_path: Path, best: Sequence[float], baseline: Sequence[float], counts: Sequence[int]) -> Answer:
+def confirmed(
+    tmp_path: Path, best: Sequence[float], baseline: Sequence[float], counts: Sequence[int], *, paired: bool = False
+) -> Answer:
     sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83)})
     folder = ConfirmationFolder(sweep.path)
     for count in counts:
-        folder.note(folder.asked_for(BEST, BASELINE, count, used=[0, 1, 2], paired=False))
+        folder.note(folder.asked_for(ONE, BASELINE, count, used=[0, 1, 2], paired=paired))
     write(folder.folder.path, ["a"], {("1",): best, ("0",): baseline}, first_seed=3)
     return answer_of(sweep)
 
@@ -159,7 +198,7 @@ def test_a_confirmation_that_is_not_whole_gives_no_number(tmp_path: Path) -> Non
 def test_seeds_that_the_sweep_has_by_now_are_said_to_be_fresh_no_longer(tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83)})
     folder = ConfirmationFolder(sweep.path)
-    folder.note(folder.asked_for(BEST, BASELINE, 2, used=[0, 1], paired=False))
+    folder.note(folder.asked_for(ONE, BASELINE, 2, used=[0, 1], paired=False))
     assert said(answer_of(sweep), "The sweep has seeds of a confirmation by now (2)")
 
 
@@ -167,11 +206,28 @@ def test_a_cell_whose_seeds_score_the_same_is_confirmed_without_a_warning(tmp_pa
     assert said(confirmed(tmp_path, [0.9, 0.9, 0.9], scores(0.8, 3), [3]), "Confirmed on 3 fresh seeds each")
 
 
+@pytest.mark.parametrize(
+    ("best", "baseline", "paired", "why"),
+    [
+        ([0.91, 0.91], [0.90, 0.90], False, "the seeds of a cell all score the same"),
+        ([0.91, 0.92], [0.90, 0.91], True, "each seed shows the same difference"),
+        ([0.91, 0.91], [0.91, 0.91], True, "each seed shows the same difference"),
+    ],
+)
+def test_a_confirmation_without_spread_cannot_be_tested(
+    tmp_path: Path, best: list[float], baseline: list[float], paired: bool, why: str
+) -> None:
+    answer = confirmed(tmp_path, best, baseline, [2], paired=paired)
+    assert said(answer, "Confirmation of a=1 against a=0") == (
+        f"Confirmation of a=1 against a=0: {why}, so nothing says what is chance."
+    )
+
+
 def test_every_confirmation_is_shown(tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83), ("2",): scores(0.79)})
     folder = ConfirmationFolder(sweep.path)
     for baseline in (BASELINE, {"a": "2"}):
-        folder.note(folder.asked_for(BEST, baseline, 2, used=[0, 1, 2], paired=False))
+        folder.note(folder.asked_for(ONE, baseline, 2, used=[0, 1, 2], paired=False))
     folder.folder.note(["-m"], ["a", "seed"], [])
     answer = answer_of(sweep)
     assert said(answer, "Confirmation of a=1 against a=0") and said(answer, "Confirmation of a=1 against a=2")
@@ -187,7 +243,7 @@ def test_the_sweep_of_a_confirmation_points_to_the_sweep_that_it_confirms(tmp_pa
 def test_the_best_of_a_sweep_that_was_widened_is_to_be_confirmed_anew(tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep", ["a"], {("0",): scores(0.80), ("1",): scores(0.83), ("2",): scores(0.9)})
     folder = ConfirmationFolder(sweep.path)
-    folder.note(folder.asked_for(BEST, BASELINE, 2, used=[0, 1, 2], paired=False))
+    folder.note(folder.asked_for(ONE, BASELINE, 2, used=[0, 1, 2], paired=False))
     assert said(answer_of(sweep), "The best mean is now that of another cell, a=2")
 
 
@@ -205,17 +261,17 @@ def test_raising_the_number_of_seeds_is_said(tmp_path: Path) -> None:
 
 
 def test_fresh_seeds_are_none_of_the_sweep(tmp_path: Path) -> None:
-    asked = ConfirmationFolder(tmp_path / "sweep").asked_for(BEST, BASELINE, 3, used=[0, 7, 2], paired=False)
+    asked = ConfirmationFolder(tmp_path / "sweep").asked_for(ONE, BASELINE, 3, used=[0, 7, 2], paired=False)
     assert asked.seeds == [8, 9, 10]
 
 
 def test_more_seeds_keep_those_that_are_done(tmp_path: Path) -> None:
     folder = ConfirmationFolder(tmp_path / "sweep")
-    folder.note(folder.asked_for(BEST, BASELINE, 2, used=[0], paired=False))
-    assert folder.asked_for(BEST, BASELINE, 4, used=[0], paired=False).seeds == [1, 2, 3, 4]
+    folder.note(folder.asked_for(ONE, BASELINE, 2, used=[0], paired=False))
+    assert folder.asked_for(ONE, BASELINE, 4, used=[0], paired=False).seeds == [1, 2, 3, 4]
 
 
 def test_another_best_gets_seeds_of_its_own(tmp_path: Path) -> None:
     folder = ConfirmationFolder(tmp_path / "sweep")
-    folder.note(folder.asked_for(BEST, BASELINE, 2, used=[0], paired=False))
+    folder.note(folder.asked_for(ONE, BASELINE, 2, used=[0], paired=False))
     assert folder.asked_for({"a": "2"}, BASELINE, 2, used=[0], paired=False).seeds == [3, 4]

@@ -10,7 +10,7 @@ from scipy import stats
 
 from s9.sweeps.analysis import Analysis, Sample
 from s9.sweeps.power import power_of, seeds_needed
-from s9.sweeps.statistics import analyse
+from s9.sweeps.statistics import _holm, analyse
 from tests.statistics_table import made_up, rates
 
 
@@ -219,3 +219,40 @@ def test_a_value_that_is_1_sd_better_is_found_with_the_stated_power() -> None:
 
 
 STATED = 0.902  # s9/sweeps/README.md
+
+
+def test_of_two_keys_with_equal_adjusted_p_values_the_smaller_one_is_tested_first() -> None:
+    adjusted, levels = _holm([0.045, 0.024], 0.05)
+    assert adjusted == pytest.approx([0.048, 0.048]) and levels == pytest.approx([0.05, 0.025])
+
+
+NARROW = (-0.001, 0.0, 0.001)
+
+
+def test_a_cell_that_spreads_far_more_than_the_others_is_found() -> None:
+    wide = sample("2", scores=[0.7, 0.8, 0.9])
+    cells = [sample(str(at), scores=[0.8 + 0.001 * at + shift for shift in NARROW]) for at in range(2)]
+    assert analyse(["a"], [*cells, wide]).uneven == 2
+    assert analyse(["a"], [cells[0], wide]).uneven == 1
+    assert analyse(["a"], [*cells, sample("2", scores=[0.8, 0.802, 0.803])]).uneven is None
+
+
+def test_a_cell_is_called_uneven_by_chance_in_5_of_100_sweeps_at_most() -> None:
+    found = [analyse(["a"], noisy((2,), 2, number)).uneven is not None for number in range(200)]
+    assert np.mean(found) <= 0.08
+
+
+# Seed 2 scores ten points more than the others, and b has that seed alone.
+BY_SEED = {"b": {"2": 0.89}, "a": {"0": 0.80, "1": 0.802, "2": 0.90}, "c": {"0": 0.79, "1": 0.80, "2": 0.90}}
+
+
+def test_of_paired_cells_the_best_is_that_of_equal_seeds() -> None:
+    analysis = analyse(["k"], [Sample((name,), scores) for name, scores in BY_SEED.items()], paired=True)
+    assert analysis.best == 1
+    assert [lead is None for lead in analysis.leads] == [False, True, False]
+
+
+def test_paired_cells_that_share_no_seed_are_not_compared() -> None:
+    apart = {**BY_SEED, "d": {"7": 0.99, "8": 0.98}}
+    analysis = analyse(["k"], [Sample((name,), scores) for name, scores in apart.items()], paired=True)
+    assert analysis.best == 1 and analysis.leads[3] is None and analysis.like_best[3]

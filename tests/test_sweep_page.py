@@ -177,6 +177,7 @@ def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
     written = write_sweep_page(made)[0].read_text()
     assert all(cell["low"] is None for cell in data_in(written)["cells"])
     assert "95 % interval of this mean" not in written
+    assert "cannot be told from the best" not in main_of(written)
 
 
 def test_a_damaged_metrics_file_costs_its_curve_alone(tmp_path: Path) -> None:

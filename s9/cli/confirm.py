@@ -12,8 +12,9 @@ from s9.cli.door import key_values
 from s9.cli.launch import asked_of, read_flags, start
 from s9.cli.mistakes import parse
 from s9.cli.sweep import say
-from s9.sweeps.answer import answer_of, confirmed_in_words
+from s9.sweeps.answer import answer_of
 from s9.sweeps.confirmation import ConfirmationFolder
+from s9.sweeps.confirmed import confirmed_in_words
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.table import SEED, Cell, cells_of
 from s9.sweeps.words import named
@@ -69,7 +70,7 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
     code = start([*flags, *asked.overrides, *own, *more], interrupts)
     if not dry:
         answer = answer_of(sweep)
-        print("\n".join(confirmed_in_words(sweep.path, answer.cells, answer.confirmations)))
+        print("\n".join(confirmed_in_words(sweep.path, answer.cells, answer.confirmations, answer.analysis)))
     return code
 
 

@@ -149,7 +149,7 @@ def _jobs(grid: Grid, composer: Composer, shared: Asked, names: "_Digests") -> t
                 if values.get(key) != jobs[digest].values.get(key):
                     twins[key] = twins.get(key, 0) + 1
             continue
-        jobs[digest] = Job(digest, values, config, command_of(combination, shared), cell)
+        jobs[digest] = Job(digest, values, config, command_of(combination, shared), cell=cell)
     said = [f"{key} does not change what is computed: {n} jobs are left out as repeats" for key, n in twins.items()]
     first = next(iter(jobs.values()), None)
     said += composer.said

@@ -33,8 +33,9 @@ FIRST = ("val/accuracy", "val/loss", "train/accuracy", "train/loss", "lr")  # in
 class CellLine:
     """A cell as the page shows it.
 
-    low, high: the 95 % interval of the mean, from the pooled standard deviation; None where there is none.
-    lead: the best mean minus this one; None for the best and for cells without scores.
+    low, high: the 95 % interval of the mean, from the pooled standard deviation; None where there is none, and where
+    differences between seeds were taken out, which are a part of what a mean may be wrong by.
+    lead: the best cell minus this one; None for the best and where the two cannot be compared.
     minutes: of all jobs of the cell whose time is known.
     """
 
@@ -56,10 +57,10 @@ def lines_of(answer: Answer) -> list[CellLine]:
     """In the order of the answer's cells: best mean first."""
     analysis, found = answer.analysis, []
     for at, (cell, like, lead) in enumerate(zip(answer.cells, analysis.like_best, analysis.leads, strict=True)):
-        known_spread = BEST if at == 0 else LIKE_BEST if like else BELOW
+        known_spread = BEST if at == analysis.best else LIKE_BEST if like else BELOW
         verdict = NO_SCORE if cell.mean is None else UNTESTED if analysis.sd is None else known_spread
         half = None
-        if analysis.sd is not None and cell.n:
+        if analysis.sd is not None and cell.n and not analysis.paired:
             half = float(stats.t.ppf(0.975, analysis.df)) * analysis.sd / math.sqrt(cell.n)
         low, high = (None, None) if half is None or cell.mean is None else (cell.mean - half, cell.mean + half)
         known = [row.minutes for row in cell.rows if row.minutes is not None]
@@ -123,6 +124,7 @@ def data_of(folder: SweepFolder, answer: Answer, lines: Sequence[CellLine]) -> d
         "effects": [_effect(effect, levels[effect.key]) for effect in answer.analysis.effects],
         "jobs": [_job(row, place[id(row)], folder) for row in answer.rows],
         "curves": curves_of(answer.rows),
+        "tested": answer.analysis.sd is not None,
     }
 
 

@@ -73,7 +73,7 @@ def _lines(data: Mapping[str, Any], scored: list[dict[str, Any]]) -> Figure:
     _plain(axes.get_xticklabels())
     axes.set_xlabel(data["keys"][key], parse_math=False)
     _as_percent(axes.yaxis, "val accuracy, mean of seeds")
-    axes.set_title(_bars(cells), fontsize=9)
+    axes.set_title(_bars(data, cells), fontsize=9)
     return figure
 
 
@@ -101,7 +101,7 @@ def _heat_map(data: Mapping[str, Any], scored: list[dict[str, Any]]) -> Figure:
     axes.set_xlabel(data["keys"][across], parse_math=False)
     axes.set_ylabel(data["keys"][down], parse_math=False)
     figure.colorbar(image, ax=axes, format=_percent)
-    axes.set_title("val accuracy %, mean of seeds\nframed: cannot be told from the best", fontsize=9)
+    axes.set_title(f"val accuracy %, mean of seeds\n{_marked(data, 'framed')}", fontsize=9)
     return figure
 
 
@@ -119,7 +119,7 @@ def _best_cells(data: Mapping[str, Any], scored: list[dict[str, Any]]) -> Figure
     _as_percent(axes.xaxis, "val accuracy, mean of seeds")
     axes.set_ylabel(", ".join(data["keys"][k] for k in data["charted"]), parse_math=False, fontsize=8)
     which = "" if len(cells) == len(scored) else f"the best {len(cells)} of {len(scored)} cells\n"
-    axes.set_title(which + _bars(cells), fontsize=9)
+    axes.set_title(which + _bars(data, cells), fontsize=9)
     return figure
 
 
@@ -137,11 +137,15 @@ def _points(axes: Axes, at: Sequence[int], cells: list[dict[str, Any]], *, acros
             axes.errorbar(x, y, **bars, **POINTS, **style)
 
 
-def _bars(cells: list[dict[str, Any]]) -> str:
+def _bars(data: Mapping[str, Any], cells: list[dict[str, Any]]) -> str:
     bars = (
         "bars: 95 % interval of a mean, from the pooled sd; " if any(cell["low"] is not None for cell in cells) else ""
     )
-    return f"{bars}filled: cannot be told from the best"
+    return bars + _marked(data, "filled")
+
+
+def _marked(data: Mapping[str, Any], how: str) -> str:
+    return f"{how}: cannot be told from the best" if data["tested"] else "differences cannot be tested: too few seeds"
 
 
 def _effects(data: Mapping[str, Any]) -> Figure | None:

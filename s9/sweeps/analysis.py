@@ -59,10 +59,12 @@ class Interaction:
 class Analysis:
     """What the seeds say. sd: pooled over the cells, None where no cell has two seeds or all seeds score the same.
 
-    like_best, leads: for each cell as given; a lead is the best cell minus this one, None of the best and of cells
-    without scores. together: whether values of keys occur only together, so that some effects cannot be told.
-    correlation: of the scores of different cells with the same seed, None where no seeds are shared.
-    paired: whether differences between seeds were taken out.
+    best: the place of the cell from which leads are measured, None where sd is. like_best, leads: for each cell as
+    given; a lead is the best cell minus this one, None of the best, of cells without scores, and of cells that seeds
+    do not link with the best where differences between seeds were taken out. uneven: the place of a cell whose seeds
+    spread far more than those of the others. together: whether values of keys occur only together, so that some
+    effects cannot be told. correlation: of the scores of different cells with the same seed, None where no seeds are
+    shared. paired: whether differences between seeds were taken out.
     """
 
     sd: float | None = None
@@ -71,8 +73,10 @@ class Analysis:
     sd_high: float | None = None
     effects: tuple[Effect, ...] = ()
     interactions: tuple[Interaction, ...] = ()
+    best: int | None = None
     like_best: tuple[bool, ...]
     leads: tuple[Difference | None, ...]
+    uneven: int | None = None
     declared: bool = False
     together: bool = False
     correlation: float | None

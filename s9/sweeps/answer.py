@@ -1,21 +1,19 @@
 """A sweep's answer in words: what makes a difference, which cells cannot be told apart, and what is not known."""
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from s9.sweeps.analysis import Analysis, Effect, Interaction, Sample
-from s9.sweeps.confirmation import Confirmation, ConfirmationFolder, command_of, confirms
+from s9.sweeps.confirmation import Confirmation, ConfirmationFolder
+from s9.sweeps.confirmed import confirmed_in_words
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.power import seeds_needed
 from s9.sweeps.statistics import ALPHA_INTERACTIONS, analyse
 from s9.sweeps.table import SEED, Cell, Row, cells_of, warn_mixed
-from s9.sweeps.words import count_of, interval_of, listed, named, p_of, points, seen_from, signed, size_of
+from s9.sweeps.words import count_of, interval_of, listed, named, p_of, points, seen_from, size_of
 
 GAP = 0.005  # half a point, for the number of seeds that a comparison needs
-UNEVEN = 3.0  # ratio of cells' standard deviations from which one spread for all is doubtful
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def answer_of(folder: SweepFolder) -> Answer:
         *(effect_in_words(effect, len(analysis.effects)) for effect in analysis.effects),
         *interactions_in_words(analysis),
         *cells_in_words(cells, analysis),
-        *confirmed_in_words(folder.path, cells, confirmations),
+        *confirmed_in_words(folder.path, cells, confirmations, analysis),
         *seeds_in_words(cells, analysis),
     ]
     return Answer(
@@ -70,9 +68,7 @@ def headline(keys: Sequence[str], cells: Sequence[Cell], analysis: Analysis) -> 
     if len(scored) == 1:
         return f"One cell has a score: val {points(scored[0].mean)} %. There is nothing to compare it with."
     if analysis.sd is None:
-        if analysis.df:
-            return "Whether anything differs cannot be told: all seeds of a cell score the same."
-        return "Whether anything differs cannot be told: every cell has one seed."
+        return f"Whether anything differs cannot be told: {without_spread(scored, analysis)}."
     matter = [effect.key for effect in analysis.effects if effect.differs]
     if not analysis.declared:
         return f"No difference between values of {listed(keys)} can be told from chance."
@@ -86,21 +82,37 @@ def headline(keys: Sequence[str], cells: Sequence[Cell], analysis: Analysis) -> 
     return f"{listed(matter)} {makes}{none}."
 
 
+def without_spread(scored: Sequence[Cell], analysis: Analysis) -> str:
+    """Why there is no standard deviation."""
+    if analysis.df:
+        same = "each seed shifts all cells alike" if analysis.paired else "all seeds of a cell score the same"
+        return f"{same}, so nothing says what is chance"
+    if all(cell.n == 1 for cell in scored):
+        return "every cell has one seed"
+    return "sweep.paired=true compares cells that have the same seeds, and too few have"
+
+
 def effect_in_words(effect: Effect, keys: int) -> str:
     """One sentence on one key: the best value, which values are below it and by how much."""
     if effect.p is None:
         return f"{effect.key}: its values occur only together with values of another key, so its effect cannot be told."
-    best = max((level for level in effect.levels if level.mean is not None), key=lambda level: level.mean or 0)
-    against = [seen_from(best.value, d) for d in effect.differences if best.value in (d.first, d.second)]
     holm = f" by Holm over {keys} keys" if keys > 1 else ""
     sure = f"{100 * effect.confidence:.3g} % interval"
+    widest = max(effect.differences, key=lambda d: abs(d.mean))
+    seen = widest if widest.mean >= 0 else seen_from(widest.second, widest)
     if not effect.differs:
-        widest = max(effect.differences, key=lambda d: abs(d.mean))
-        seen = widest if widest.mean >= 0 else seen_from(widest.second, widest)
         return (
             f"{effect.key}: no difference can be told ({p_of(effect.p)}{holm}); the largest, {seen.first} against "
             f"{seen.second}, is {size_of(seen)}; {sure} {interval_of(seen)}."
         )
+    levels = [level for level in effect.levels if level.mean is not None]
+    if not levels:
+        return (
+            f"{effect.key} makes a difference ({p_of(effect.p)}{holm}): {seen.first} is {size_of(seen)} above "
+            f"{seen.second} ({sure} {interval_of(seen)}); other values occur only together with values of another key."
+        )
+    best = max(levels, key=lambda level: level.mean or 0)
+    against = [seen_from(best.value, d) for d in effect.differences if best.value in (d.first, d.second)]
     below = [f"{d.second} is {size_of(d)} below ({interval_of(d)})" for d in against if d.low > 0]
     alike = [d.second for d in against if d.low <= 0]
     told = [*below, f"{listed(alike)} cannot be told from {best.value}"] if alike else below
@@ -130,7 +142,9 @@ def cells_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
     scored = [cell for cell in cells if cell.n]
     if analysis.sd is None or len(scored) < 2:
         return []
-    like, best = sum(analysis.like_best), f"the best mean, val {points(scored[0].mean)} % ({named(scored[0].values)})"
+    first = cells[analysis.best or 0]
+    what = "the best mean" if first is scored[0] else "the cell that is best on equal seeds"  # seeds were taken out
+    like, best = sum(analysis.like_best), f"{what}, val {points(first.mean)} % ({named(first.values)})"
     if like == len(scored):
         return [f"None of the {len(scored)} cells can be told from {best}."]
     told = f"{len(scored) - like} of the {len(scored)} cells are below {best}"
@@ -138,60 +152,20 @@ def cells_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
     return [f"{told}{rest} (Tukey and Kramer, 95 % for all cells together)."]
 
 
-def confirmed_in_words(path: Path, cells: Sequence[Cell], confirmations: Sequence[Confirmation]) -> list[str]:
-    """What fresh seeds say, the newest confirmation first, or the command that asks them."""
-    if sum(cell.n > 0 for cell in cells) < 2:
-        return []
-    if (sweep := confirms(path)) is not None:
-        shows = f"python -m s9.report {shlex.quote(f'sweep={sweep}')}"
-        return [f"These are fresh seeds, which confirm another sweep: {shows} shows what they say."]
-    if not confirmations:
-        why = "The best cell's mean is too high, because the cell was chosen for it"
-        return [f"{why}. To measure the cell without bias: {command_of(path)}"]
-    said = [line for confirmation in reversed(confirmations) for line in _confirmed(path, confirmation)]
-    if len(confirmations) > 1:
-        said.append(f"{len(confirmations)} confirmations were made; each interval is 95 % by itself.")
-    used = {row.values.get(SEED) for cell in cells for row in cell.rows}
-    if both := sorted({seed for one in confirmations for seed in one.asked.seeds if str(seed) in used}):
-        seeds = ", ".join(map(str, both))
-        said.append(f"The sweep has seeds of a confirmation by now ({seeds}): they no longer count as fresh for it.")
-    best = next(cell for cell in cells if cell.n)
-    if all(dict(best.values) != one.asked.best for one in confirmations):
-        said.append(f"The best mean is now that of another cell, {named(best.values)}: {command_of(path)}")
-    return said
-
-
-def _confirmed(path: Path, confirmation: Confirmation) -> list[str]:
-    asked, difference = confirmation.asked, confirmation.difference
-    pair, count = f"{named(asked.best)} against {named(asked.baseline)}", len(asked.seeds)
-    if not confirmation.whole:
-        lacking = f"{confirmation.n[0]} and {confirmation.n[1]} of {count} fresh seeds are done"
-        return [f"Confirmation of {pair}: {lacking}; go on with: {command_of(path, asked)}"]
-    if difference is None:
-        return [f"Confirmation of {pair}: all {count} fresh seeds score the same, so nothing can be told."]
-    real = difference.low > 0 or difference.high < 0
-    verdict = "the difference is real on this split" if real else "the difference cannot be told from chance"
-    said = [
-        f"Confirmed on {count} fresh seeds each, without bias: {pair} is {signed(difference)} "
-        f"(95 % interval {interval_of(difference)}, {p_of(difference.p or 0)}): {verdict}."
-    ]
-    if len(asked.counts) > 1:
-        counts = " to ".join(map(str, asked.counts))
-        said.append(f"The number of fresh seeds was raised from {counts}, so the interval is somewhat too narrow.")
-    return said
-
-
 def seeds_in_words(cells: Sequence[Cell], analysis: Analysis) -> list[str]:
     """The spread of seeds, and how many seeds it takes to see half a point."""
     if analysis.sd is None or not analysis.sd_low or not analysis.sd_high:
         if any(cell.n for cell in cells) and analysis.df == 0:
-            return ["Give several seeds, as in seed=0,1,2: only the spread between seeds says what is chance."]
+            who = "all cells the same seeds" if analysis.paired else "several seeds"
+            return [f"Give {who}, as in seed=0,1,2: only the spread between seeds says what is chance."]
         return []
     need, least, most = (seeds_needed(sd, GAP) for sd in (analysis.sd, analysis.sd_low, analysis.sd_high))
+    less = ", less what all cells of a seed have in common," if analysis.paired else ""
     said = [
-        f"The standard deviation between seeds of one cell is {points(analysis.sd)} points ({analysis.df} degrees of "
-        f"freedom; 95 % interval {points(analysis.sd_low)} to {points(analysis.sd_high)}). To see half a point between "
-        f"two cells in 80 of 100 cases takes {count_of(need)} seeds of each ({count_of(least)} to {count_of(most)})."
+        f"The standard deviation between seeds of one cell{less} is {points(analysis.sd)} points ({analysis.df} "
+        f"degrees of freedom; 95 % interval {points(analysis.sd_low)} to {points(analysis.sd_high)}). To see half a "
+        f"point between two cells in 80 of 100 cases takes {count_of(need)} seeds of each ({count_of(least)} to "
+        f"{count_of(most)})."
     ]
     if analysis.correlation is not None:
         how = "was declared and is used" if analysis.paired else "was not declared (sweep.paired=true) and is not used"
@@ -214,9 +188,9 @@ def warnings(cells: Sequence[Cell], rows: Sequence[Row], analysis: Analysis) -> 
     if single := sum(cell.n == 1 for cell in cells) if analysis.sd is not None else 0:
         have = "cell has one seed; its spread is" if single == 1 else "cells have one seed; their spread is"
         said.append(f"{single} {have} taken from the other cells.")
-    spreads = [cell.sd for cell in cells if cell.sd]
-    if analysis.sd is not None and spreads and max(spreads) > UNEVEN * analysis.sd:
-        said.append("One cell's seeds spread far more than the others': one spread for all cells is doubtful.")
+    if analysis.uneven is not None:
+        which = named(cells[analysis.uneven].values)
+        said.append(f"The seeds of {which} spread far more than the others': one spread for all cells is doubtful.")
     outside = [lead for lead in analysis.leads if lead is not None and lead.low > 0]
     if outside and not analysis.declared:
         said.append("Some cells' intervals leave out 0, but the keys were tested first, and none of them differs.")

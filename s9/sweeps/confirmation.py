@@ -32,7 +32,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the fresh seeds say. difference: best minus baseline, None below two seeds each; n: done, of each."""
+    """What the fresh seeds say. difference: best minus baseline, None below two seeds each and without any spread.
+
+    n: how many are done, of each.
+    """
 
     asked: Asked
     n: tuple[int, int]
@@ -126,10 +129,12 @@ def _difference(best: Mapping[str, float], baseline: Mapping[str, float], asked:
         return None
     if asked.paired:
         one, other = [best[seed] for seed in both], [baseline[seed] for seed in both]
+        if not _spread([a - b for a, b in zip(one, other, strict=True)]):
+            return None
         tested = stats.ttest_rel(one, other)
     else:
         one, other = list(best.values()), list(baseline.values())
-        if len({*one}) == len({*other}) == 1:  # no spread, no test
+        if not _spread(one) and not _spread(other):  # no test
             return None
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # seeds of one cell score the same
             tested = stats.ttest_ind(one, other, equal_var=False)
@@ -137,3 +142,8 @@ def _difference(best: Mapping[str, float], baseline: Mapping[str, float], asked:
     names = " ".join(asked.best.values()), " ".join(asked.baseline.values())
     mean = sum(one) / len(one) - sum(other) / len(other)
     return Difference(*names, mean=mean, low=float(low), high=float(high), p=float(tested.pvalue))
+
+
+def _spread(scores: Sequence[float]) -> bool:
+    """Whether they differ by more than the rounding of differences."""
+    return max(scores) - min(scores) > 1e-9

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+UNEVEN = 3.0  # ratio of cells' standard deviations from which one spread for all is doubtful
+
 
 class Linear:
-    """A least-squares fit. rss: residual sum of squares; df: observations less the design's rank."""
+    """A least-squares fit. rss: sum of squares of the residuals; df: observations less the design's rank."""
 
     def __init__(self, design: np.ndarray, y: np.ndarray):
         self.design = design
@@ -19,7 +21,8 @@ class Linear:
         self.inverse = np.linalg.pinv(normal, rcond=1e-10, hermitian=True)
         self.rank = round(float(np.trace(self.inverse @ normal)))
         self.coefficients = self.inverse @ (design.T @ y)
-        self.rss = float(((y - design @ self.coefficients) ** 2).sum())
+        self.residuals = y - design @ self.coefficients
+        self.rss = float((self.residuals**2).sum())
         self.df = len(y) - self.rank
 
     def spread_of(self, first: int, second: int) -> float:
@@ -39,7 +42,8 @@ class CellMeans:
     def __init__(self, cell: np.ndarray, y: np.ndarray):
         _, place, self.counts = np.unique(cell, return_inverse=True, return_counts=True)
         self.coefficients = np.bincount(place, weights=y, minlength=len(self.counts)) / self.counts
-        self.rss = float(((y - self.coefficients[place]) ** 2).sum())
+        self.residuals = y - self.coefficients[place]
+        self.rss = float((self.residuals**2).sum())
         self.df = len(y) - len(self.counts)
 
     def spread_of(self, first: int, second: int) -> float:
@@ -120,6 +124,25 @@ def cells_design(cell: np.ndarray) -> np.ndarray:
 def critical_range(confidence: float, groups: int, df: int) -> float:
     """The studentized range that `groups` equal groups exceed in 1 - confidence of cases."""
     return float(stats.studentized_range.ppf(confidence, groups, df))
+
+
+def uneven(residuals: np.ndarray, cell: np.ndarray, df: int) -> int | None:
+    """The cell whose residuals spread UNEVEN times as much as those of the others together, by more than chance.
+
+    Chance: an F test, Bonferroni over the cells. Where seeds were taken out, each cell has its share of `df`.
+    """
+    found, counts = np.unique(cell, return_counts=True)
+    squares = np.array([(residuals[cell == at] ** 2).sum() for at in found])
+    own = (counts - 1) * df / max(1, (counts - 1).sum())
+    rest, others = squares.sum() - squares, df - own
+    tested = (own > 0) & (others > 0) & (rest > 0)
+    if not tested.any():
+        return None
+    ratios = np.zeros(len(found))
+    ratios[tested] = squares[tested] / own[tested] / (rest[tested] / others[tested])
+    most = int(ratios.argmax())
+    by_chance = stats.f.sf(ratios[most], own[most], others[most]) * int(tested.sum())
+    return int(found[most]) if ratios[most] > UNEVEN**2 and by_chance < 0.05 else None
 
 
 def intraclass_correlation(table: np.ndarray) -> float | None:

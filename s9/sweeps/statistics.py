@@ -30,6 +30,7 @@ from s9.sweeps.linear import (
     columns_of,
     critical_range,
     intraclass_correlation,
+    uneven,
 )
 from s9.tracking.paired import holm
 
@@ -58,7 +59,7 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
     model = additive(values, blocks, y)
     interactions = _interactions(keys, values, model, y, variance=variance, df=full.df)
     alpha = ALPHA - ALPHA_INTERACTIONS if interactions else ALPHA
-    leads = _leads(samples, full, variance)
+    best, leads = _leads(samples, full, variance, paired=paired)
     together = not model.separable()
     of_cells = _p_of_cells(leads, full.df) if together else None
     effects, differ = _effects(keys, values, model, variance=variance, df=full.df, alpha=alpha, of_cells=of_cells)
@@ -75,8 +76,10 @@ def analyse(keys: Sequence[str], samples: Sequence[Sample], *, paired: bool = Fa
         sd_high=high,
         effects=effects,
         interactions=interactions,
+        best=best,
         like_best=like,
         leads=leads,
+        uneven=uneven(full.residuals, cell, full.df),
         declared=declared,
         together=together,
         correlation=correlation,
@@ -138,25 +141,40 @@ def _interactions(
     )
 
 
-def _leads(samples: Sequence[Sample], full: Linear | CellMeans, variance: float) -> tuple[Difference | None, ...]:
-    """The best cell minus each other one, by Tukey and Kramer over all cells with a score."""
+def _leads(
+    samples: Sequence[Sample], full: Linear | CellMeans, variance: float, *, paired: bool
+) -> tuple[int, tuple[Difference | None, ...]]:
+    """(the best cell, that cell minus each other one, by Tukey and Kramer over all cells that can be compared)."""
     scored = [at for at, sample in enumerate(samples) if sample.scores]
     means = {at: float(full.coefficients[place]) for place, at in enumerate(scored)}
-    best = max(means, key=lambda at: means[at])
-    half = critical_range(1 - ALPHA, max(2, len(scored)), full.df) / math.sqrt(2)
+    compared = _linked(samples) if paired else scored
+    best = max(compared, key=lambda at: means[at])
+    half = critical_range(1 - ALPHA, max(2, len(compared)), full.df) / math.sqrt(2)
     leads: list[Difference | None] = []
     for at, sample in enumerate(samples):
-        if at == best or at not in means:
+        if at == best or at not in compared:
             leads.append(None)
             continue
         error = math.sqrt(variance * full.spread_of(scored.index(best), scored.index(at)))
         names = " ".join(samples[best].values), " ".join(sample.values)
         leads.append(_around(means[best] - means[at], half * error, *names))
-    return tuple(leads)
+    return best, tuple(leads)
+
+
+def _linked(samples: Sequence[Sample]) -> list[int]:
+    """The largest group of cells that seeds link: without the differences between seeds no others can be compared."""
+    groups: list[tuple[list[int], set[str]]] = []
+    for at, sample in enumerate(samples):
+        own = ([at], set(sample.scores))
+        for group in [group for group in groups if group[1] & own[1]]:
+            groups.remove(group)
+            own = ([*group[0], *own[0]], group[1] | own[1])
+        groups.append(own)
+    return max((sorted(cells) for cells, seeds in groups if seeds), key=len)
 
 
 def _p_of_cells(leads: Sequence[Difference | None], df: int) -> float:
-    """Of the widest lead, by the studentized range over all cells."""
+    """Of the widest lead, by the studentized range over all cells that can be compared."""
     known = [lead for lead in leads if lead is not None]
     critical = critical_range(1 - ALPHA, len(known) + 1, df)
     widest = max(lead.mean / (lead.high - lead.mean) for lead in known) * critical
@@ -173,7 +191,7 @@ def _holm(p_of: Sequence[float | None], alpha: float) -> tuple[list[float | None
     adjusted = dict(zip(known, holm([p for p in p_of if p is not None]), strict=True))
     declared = sum(p <= alpha for p in adjusted.values())
     spent = dict.fromkeys(range(len(p_of)), alpha / max(1, len(known)))
-    for rank, at in enumerate(sorted(known, key=lambda at: adjusted[at])):
+    for rank, at in enumerate(sorted(known, key=lambda at: p_of[at] or 0.0)):  # adjusted ones tie
         spent[at] = alpha / (len(known) - min(rank, declared))
     return [adjusted.get(at) for at in range(len(p_of))], list(spent.values())
 
