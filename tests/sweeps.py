@@ -3,7 +3,12 @@
 import shlex
 from pathlib import Path
 
+from s9.cli.launch import asked_of, read_flags
+from s9.cli.plan import Plan, plan_of
+from s9.cli.sweep import run_sweep
 from s9.sweeps.jobs import SweepFolder
+from s9.system.interrupt import Interrupts
+from s9.tracking.folder import RunFolder
 from tests.doors import HERE, RUN, SMALL, Done, children, metrics, run, status
 
 GRID = ["model.dropout=0,0.1", "seed=0,1"]
@@ -19,6 +24,18 @@ LONG = [
 def sweep(cwd: Path, *arguments: str) -> Done:
     """`python -m s9.train -m ...` in `cwd`, to its end."""
     return run(cwd, "train", "-m", *arguments)
+
+
+def all_done(arguments: list[str]) -> Plan:
+    """The sweep that these arguments ask for, whose jobs have ended without any training, and its command."""
+    plan = plan_of(asked_of(read_flags(arguments)))
+    for job in plan.jobs:
+        folder = RunFolder(plan.folder.path / job.digest)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.status.write_text('{"state": "done", "minutes": 0.5}')
+        folder.write_summary({"val": {"accuracy": 0.5}})
+    assert run_sweep(asked_of(read_flags(arguments)), arguments, Interrupts()) == 0
+    return plan
 
 
 def folder_of(cwd: Path) -> Path:

@@ -4,14 +4,16 @@ import os
 import re
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from s9.sweeps.confirmation import ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
+from s9.tracking.folder import RunFolder
 from tests.doors import SHORT, Done, command, run, started, until
-from tests.sweeps import LONG, sweep
+from tests.sweeps import LONG, all_done, sweep
 
 NAME = "outputs/sweeps/x"
 LOW, HIGH = "optimizer.lr=0.0001", "optimizer.lr=0.05"
@@ -95,6 +97,50 @@ def test_a_mistake_is_one_line(swept: Path, arguments: list[str], error: str) ->
     done = confirm(swept, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and error in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of this process, in which sweeps are done without any training."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    return tmp_path
+
+
+def test_a_seed_that_the_sweep_had_in_all_jobs_is_not_fresh(here: Path) -> None:
+    all_done(["-m", *SHORT, "seed=5", "model.dropout=0,0.1", "sweep.name=x"])
+    assert "fresh seeds: 6, 7\n" in confirm(here, f"sweep={NAME}", "seeds=2", "sweep.dry_run=true").stdout
+
+
+def test_cells_of_added_keys_and_of_texts_in_mappings_are_confirmed(here: Path) -> None:
+    mixes = "aug.mix={name: mixup, alpha: 0.2, p: 1},{name: 'mixup', alpha: 0.2, p: 0.5}"
+    params = "{sweeper: {params: {+optimizer.dampening: '0,0.1', optimizer.momentum: '0.7'}}}"
+    (here / "own" / "experiment").mkdir(parents=True)
+    (here / "own" / "experiment" / "swept.yaml").write_text(f"# @package _global_\nhydra: {params}\n")
+    own = ["--config-dir=own", "experiment=swept", "optimizer.nesterov=false", mixes, "seed=0,1"]
+    all_done(["-m", *SHORT, *own, "sweep.name=x"])
+    best = "best=optimizer.dampening=0.1 aug.mix={name: mixup, alpha: 0.2, p: 0.5}"
+    done = confirm(here, f"sweep={NAME}", "seeds=2", best)
+    assert done.returncode == 0, done.stderr
+    assert "Confirmed on 2 fresh seeds each" in done.stdout or "nothing says what is chance" in done.stdout
+    held = SweepFolder(here / f"{NAME}-confirm")
+    configs = [RunFolder(Path(row.folder)).read_config() for row in held.rows()[1]]
+    assert sorted(config.optimizer["dampening"] for config in configs) == [0, 0, 0.1, 0.1]
+    assert {config.optimizer["momentum"] for config in configs} == {0.7}
+
+
+def test_another_launcher_takes_none_of_the_settings_of_the_sweeps_own(here: Path) -> None:
+    slurm = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
+    all_done(["-m", *SHORT, *slurm, "seed=0,1", "model.dropout=0,0.1", "sweep.name=x"])
+    done = confirm(here, f"sweep={NAME}", "seeds=2", "hydra/launcher=joblib", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_confirmation_that_cannot_be_planned_is_not_stored(here: Path) -> None:
+    all_done(["-m", *SHORT, "seed=0,1", "model.dropout=0,0.1", "sweep.name=x"])
+    done = confirm(here, f"sweep={NAME}", "seeds=2", "hydra/launcher=none")
+    assert done.returncode == 2 and "hydra/launcher=none" in done.stderr
+    assert not (here / f"{NAME}-confirm").exists()
 
 
 def test_ctrl_c_prints_the_command_that_confirms_when_it_is_pasted(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import DictConfig
 
 from s9.cli.compose import Asked, compose
-from s9.cli.launch import asked_of, read_flags
-from s9.cli.plan import Plan, plan_of
+from s9.cli.launch import resume_sweep
+from s9.cli.plan import plan_of
 from s9.cli.sweep import run_sweep
 from s9.data.sources import load
 from s9.system.interrupt import Interrupts
@@ -18,7 +18,7 @@ from s9.system.process import available_cores
 from s9.tracking.folder import RunFolder
 from tests.conftest import composed
 from tests.doors import SHORT, command, left, started, status, until
-from tests.sweeps import GRID, LONG, files, folder_of, rows, states, sweep, workers
+from tests.sweeps import GRID, LONG, all_done, files, folder_of, rows, states, sweep, workers
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
@@ -194,18 +194,6 @@ def test_300_done_jobs_are_found_without_composing_each(
     assert len(calls) <= 3
 
 
-def all_done(arguments: list[str]) -> Plan:
-    """The sweep that these arguments ask for, whose jobs have ended without any training, and its command."""
-    plan = plan_of(asked_of(read_flags(arguments)))
-    for job in plan.jobs:
-        folder = RunFolder(plan.folder.path / job.digest)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.status.write_text('{"state": "done", "minutes": 0.5}')
-        folder.write_summary({"val": {"accuracy": 0.5}})
-    assert run_sweep(asked_of(read_flags(arguments)), arguments, Interrupts()) == 0
-    return plan
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -238,6 +226,14 @@ def test_a_swept_option_whose_file_has_changed_is_another_cell(here: Path, capsy
     held = {row.job: row.values["optimizer"] for row in plans[0].folder.rows()[1]}
     assert sorted(held.values()) == ["mine", "sgd", "sgd", "sgd"]
     assert "2 earlier jobs left out, since what the same values stand for has changed" in capsys.readouterr().out
+
+
+def test_retry_belongs_to_its_own_command_and_the_folder_is_stored_once(here: Path) -> None:
+    plan = all_done(["-m", *SHORT, "sweep.name=x", "seed=0,1"])
+    for _ in range(2):
+        assert resume_sweep("outputs/sweeps/x", ["sweep.retry=failed"], Interrupts()) == 0
+    place = "hydra.sweep.dir='outputs/sweeps/x'"
+    assert plan.folder.read()["arguments"] == ["-m", *SHORT, "sweep.name=x", "seed=0,1", place]
 
 
 # Where jobs run

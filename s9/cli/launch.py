@@ -225,8 +225,12 @@ def resume_sweep(given: str, more: Sequence[str], interrupts: Interrupts) -> int
     arguments = SweepFolder(Path(given)).read().get("arguments")
     if not isinstance(arguments, list):
         raise UserError(f"resume={given}: sweep.json in it cannot be read; give the sweep's command again")
-    quoted = given.replace("'", "\\'")
-    return start([*arguments, f"hydra.sweep.dir='{quoted}'", *more], interrupts)
+    return start([*arguments, f"hydra.sweep.dir={quoted(given)}", *more], interrupts)
+
+
+def quoted(path: object) -> str:
+    """As an argument's value, whatever is in it."""
+    return "'" + str(path).replace("'", "\\'") + "'"
 
 
 def told(outcome: Any) -> int:

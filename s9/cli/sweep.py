@@ -44,7 +44,7 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     to_run.sort(key=lambda job: ORDER.index(rows[job.digest].state))
     if plan.sweep.dry_run:
         return dry_run(plan, list(rows.values()), to_run)
-    plan.folder.note(arguments, plan.keys, plan.jobs, paired=plan.sweep.paired, fixed=plan.fixed)
+    plan.folder.note(lasting(arguments), plan.keys, plan.jobs, paired=plan.sweep.paired, fixed=plan.fixed)
     if to_run:
         pool = pool_for(plan, to_run)
         slots = min(pool.room(), len(to_run))
@@ -57,6 +57,13 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     else:
         say(f"{plan.folder.path}: {counted(rows.values(), plan)}")
     return table(plan)
+
+
+def lasting(arguments: Sequence[str]) -> list[str]:
+    """Without what is meant for one command alone, and with the folder once: resume= adds both each time."""
+    kept = [a for a in arguments if not a.startswith("sweep.retry=")]
+    places = [at for at, a in enumerate(kept) if a.startswith("hydra.sweep.dir=")]  # the last counts
+    return [a for at, a in enumerate(kept) if at not in places[:-1]]
 
 
 def against_before(plan: Plan) -> list[str]:

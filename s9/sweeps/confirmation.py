@@ -12,6 +12,7 @@ from scipy import stats
 from s9.sweeps.analysis import Difference
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.table import SEED, Row
+from s9.sweeps.values import mean_the_same
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 
@@ -28,6 +29,9 @@ class Asked:
     seeds: list[int]
     counts: list[int]
     paired: bool = False
+
+    def compares(self, best: Mapping[str, str], baseline: Mapping[str, str]) -> bool:
+        return mean_the_same(self.best, best) and mean_the_same(self.baseline, baseline)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class ConfirmationFolder:
         used: seeds that took part in choosing the best.
         """
         stored = self.read()
-        before = next((one for one in stored if (one.best, one.baseline) == (best, baseline)), None)
+        before = next((one for one in stored if one.compares(best, baseline)), None)
         seeds, counts = (list(before.seeds), list(before.counts)) if before else ([], [])
         first = 1 + max([-1, *used, *(seed for one in stored for seed in one.seeds)])
         seeds += range(first, first + max(0, count - len(seeds)))
@@ -83,7 +87,7 @@ class ConfirmationFolder:
         Raises:
             UserError: the folder cannot be written.
         """
-        others = [one for one in self.read() if (one.best, one.baseline) != (asked.best, asked.baseline)]
+        others = [one for one in self.read() if not one.compares(asked.best, asked.baseline)]
         content = [asdict(one) for one in [*others, asked]]
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ def command_of(sweep: Path, asked: Asked | None = None) -> str:
 def _scores(rows: Sequence[Row], cell: Mapping[str, str], seeds: Sequence[int]) -> dict[str, float]:
     """Val accuracies by seed."""
     wanted = {str(seed) for seed in seeds}
-    own = (row for row in rows if {k: v for k, v in row.values.items() if k != SEED} == cell)
+    own = (row for row in rows if mean_the_same({k: v for k, v in row.values.items() if k != SEED}, cell))
     return {row.values[SEED]: row.score for row in own if row.score is not None and row.values.get(SEED) in wanted}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from s9.sweeps.analysis import Analysis
 from s9.sweeps.confirmation import Confirmation, command_of, confirms
 from s9.sweeps.table import SEED, Cell
+from s9.sweeps.values import mean_the_same
 from s9.sweeps.words import interval_of, named, p_of, signed
 
 
@@ -30,7 +31,7 @@ def confirmed_in_words(
         seeds = ", ".join(map(str, both))
         said.append(f"The sweep has seeds of a confirmation by now ({seeds}): they no longer count as fresh for it.")
     best = cells[analysis.best or 0]
-    if all(dict(best.values) != one.asked.best for one in confirmations):
+    if not any(mean_the_same(best.values, one.asked.best) for one in confirmations):
         said.append(f"The best mean is now that of another cell, {named(best.values)}: {command_of(path)}")
     return said
 

@@ -14,10 +14,14 @@ from hydra.errors import HydraException
 def meaning(text: str) -> str:
     """The same for all spellings of a value: `0` and `0.0`, `a b` and `'a b'`."""
     try:
-        value = _plain(OverridesParser.create().parse_override(f"x={text}").value())
-        return json.dumps(value, sort_keys=True, default=str)
-    except (HydraException, RecursionError, AttributeError):  # no value that Hydra can read: a text by itself
+        return meaning_of(OverridesParser.create().parse_override(f"x={text}").value())
+    except HydraException:  # no value that Hydra can read: a text by itself
         return json.dumps(text)
+
+
+def meaning_of(value: Any) -> str:
+    """`meaning` of a value that has been read."""
+    return json.dumps(_plain(value), sort_keys=True, default=str)
 
 
 def _plain(value: Any) -> Any:
