@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from s9.cli.compose import Asked, checked, compose, compose_config
-from s9.config.components import ALLOW
+from s9.config.components import ALLOW, allow_words
 from s9.data.augmentation.augment import build_augment
 from s9.data.sources.load import load_images
 from s9.system.errors import UserError
@@ -53,6 +53,11 @@ def test_a_stored_configuration_cannot_allow_what_it_names(tmp_path: Path) -> No
     assert "allow=my_package on the command line or S9_ALLOW=my_package" in again.stderr
     allowed = run(tmp_path, "evaluate", f"run={RUN}", "allow=my_package", PYTHONPATH=f"{OWN}{os.pathsep}{ROOT}")
     assert allowed.returncode == 0, allowed.stderr
+
+
+def test_spaces_between_allowed_packages_are_no_part_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW, "a, b ,")
+    assert allow_words() == " allow=a allow=b"
 
 
 @pytest.mark.parametrize("option", ["data=own", "aug=own", "optimizer=own"])

@@ -54,6 +54,12 @@ def test_a_sweep_has_the_folder_that_it_is_given(arguments: list[str], folder: s
     assert plan("seed=0,1", *arguments).folder.path == Path(folder)
 
 
+def test_a_name_beside_a_folder_is_said_to_have_no_effect() -> None:
+    (line,) = plan("seed=0,1", "hydra.sweep.dir=a", "sweep.name=mine").said
+    assert line == "sweep.name=mine has no effect: hydra.sweep.dir=a is the sweep's own folder"
+    assert not plan("seed=0,1", "hydra.sweep.dir=outputs/sweeps/mine", "sweep.name=mine").said  # as resume= gives both
+
+
 def test_otherwise_it_is_named_by_what_is_swept() -> None:
     assert plan("seed=0,1", "optimizer.lr=0.1,0.2").folder.name.startswith("lr-seed-")
 

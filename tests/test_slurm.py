@@ -313,6 +313,42 @@ def test_an_unknown_setting_is_refused(cluster: Literal["slurm", "local"], tmp_p
         SlurmPool(run_task, tmp_path, {"timeout": 5}, cluster)
 
 
+@pytest.fixture
+def refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmPool:
+    """A pool on a SLURM that takes one job, refuses the next, and does not say which jobs it has."""
+    pytest.importorskip("submitit")
+    once = "[ -e taken ] && { echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; }\ntouch taken\n"
+    for name, script in (
+        ("sbatch", f"{once}echo Submitted batch job 12"),
+        ("squeue", "echo slurm_load_jobs error: Socket timed out >&2; exit 1"),
+        ("sinfo", "echo 'low*|infinite'"),
+    ):
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return pool()
+
+
+def test_where_slurm_refuses_a_job_the_line_says_which_others_go_on_and_how(refusing: SlurmPool) -> None:
+    refusing.start([task("a")])
+    with pytest.raises(UserError) as error:
+        refusing.start([task("b")])
+    assert "QOSMaxSubmitJobPerUserLimit" in str(error.value)
+    wanted = f"; 1 jobs of this sweep go on in SLURM, and python -m s9.train resume={SWEEP} waits for them"
+    assert wanted in str(error.value)
+
+
+def test_where_slurm_does_not_answer_no_job_is_submitted_twice(refusing: SlurmPool) -> None:
+    refusing.start([task("a")])
+    Path("taken").unlink()
+    with pytest.raises(UserError, match="squeue does not say whether 1 jobs, submitted before, are still queued"):
+        pool().start([task("a")])
+    assert not Path("taken").exists()
+
+
 def test_without_slurm_the_launcher_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="slurm"):

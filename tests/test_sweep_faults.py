@@ -15,6 +15,7 @@ from tests.processes import content, differing
 from tests.sweeps import (
     EPOCHS,
     LONG,
+    all_done,
     alone,
     folder_of,
     in_the_middle,
@@ -93,6 +94,18 @@ def test_a_killed_worker_loses_its_job_alone_and_the_same_command_resumes_that_j
     assert [starts(folder)[row["job"]] for row in rows(folder)] == [2, 1]
     job = folder / rows(folder)[0]["job"]
     assert differing(job, content(alone(tmp_path, job))) == []
+
+
+def test_failures_alike_stop_no_sweep_of_which_jobs_were_done_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    all_done(["-m", *SHORT, "optimizer.lr=choice(0.1)", "seed=0,1", "sweep.name=x"])
+    done = sweep(tmp_path, *SHORT, "optimizer.lr=0.1,1e30,0.2", "seed=0,1", "sweep.name=x", "sweep.max_failures=2")
+    found = [(row["optimizer.lr"], row["status"]) for row in rows(tmp_path / "outputs/sweeps/x")]
+    assert found == [(lr, how) for lr, how in (("0.1", "done"), ("1e+30", "failed"), ("0.2", "done")) for _ in "01"]
+    assert "the sweep has stopped" not in done.stderr
 
 
 # Stopped

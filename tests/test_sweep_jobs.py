@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from s9.sweeps.drive import Drive
 from s9.sweeps.jobs import SWEEPS, Job, SweepFolder, record
+from s9.sweeps.screen import Screen
 from s9.sweeps.table import cells_of
 from s9.sweeps.task import Outcome
 from s9.system.errors import UserError
@@ -336,6 +338,19 @@ def test_the_summary_never_has_test(sweep: SweepFolder, make: Make) -> None:
     sweep.write_summary()
     text = sweep.summary.read_text()
     assert "test" not in text.partition("\n")[0] and "0.125" not in text and "0.625" not in text
+
+
+def test_a_damaged_line_of_metrics_costs_the_bar_an_epoch_and_the_sweep_nothing(
+    sweep: SweepFolder, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    make("a", state="running", **HERE).metrics.write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
+    never: Any = None
+    drive = Drive(pool=never, folder=sweep, max_failures=3, begun=False, heard=never, told=never, shown=never)
+    drive.running["a"] = (job("a", seed="0"), 0.0)
+    screen = Screen([], 1, None)
+    screen.show(drive)
+    assert screen.progress.tasks[0].fields["now"].startswith("seed=0 epoch ?/")
 
 
 # --- how a job ended whose process could not say so

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from s9.cli.best import as_experiment
+from s9.cli.best import as_experiment, command_of
 from s9.cli.compose import Asked, checked, compose
 from s9.cli.grid import as_argument
 from s9.cli.help import CONF
+from s9.cli.launch import asked_of, read_flags
 from s9.cli.study import read_asked
 from s9.config.study import read_study
 from s9.sweeps.journal import JOURNAL
@@ -339,6 +340,19 @@ def test_a_study_that_is_not_there_names_those_that_are(here: list[str]) -> None
 def test_the_command_line_wins_over_the_study(here: list[str]) -> None:
     _, config = read_asked([*here, "trainer.epochs=7", "seed=3"], "usage")
     assert (config.trainer.epochs, config.seed) == (7, 3)
+
+
+@pytest.mark.parametrize("options", [True, False])
+def test_the_command_of_the_best_has_the_users_own_configuration(here: list[str], options: bool) -> None:
+    Path("conf/my.yaml").write_text("defaults: [config, _self_]\nname: mine\n")
+    if options:
+        Path("conf/model").mkdir()
+    asked, _ = read_asked([*here, "--config-name", "my"], "usage")
+    best = asked.folder / "experiment" / "best.yaml"
+    best.parent.mkdir(parents=True)
+    best.write_text("# @package _global_\ndefaults: [override /data: digits]\nseed: 3\n")
+    config = checked(compose(asked_of(read_flags(shlex.split(command_of(asked, []))[3:])))[0])
+    assert (config.name, config.seed) == ("mine", 3)
 
 
 def test_the_command_of_a_trial_trains_its_configuration(here: list[str]) -> None:

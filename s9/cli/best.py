@@ -39,11 +39,18 @@ def write_best(asked: AskedStudy, trial: Trial, trials: int) -> str:
 
 
 def command_of(asked: AskedStudy, removed: Iterable[str]) -> str:
-    """Hydra takes one --config-dir; the user's own options are found by a search path."""
-    own = Path(asked.asked.config_dir) if asked.asked.config_dir else None
-    has_options = own is not None and any(folder.is_dir() and folder.name != "study" for folder in own.iterdir())
-    more = [f"hydra.searchpath=[file://{own.absolute()}]"] if own is not None and has_options else []
-    words = ["--config-dir", str(asked.folder), f"experiment={BEST}", *removed, *more, *allow_words().split()]
+    """Hydra takes one --config-dir; the other folder of options is found by a search path.
+
+    A configuration of the user's own has to be in the first one.
+    """
+    own, name = asked.asked.config_dir, asked.asked.config_name
+    has_options = own is not None and any(f.is_dir() and f.name != "study" for f in Path(own).iterdir())
+    folders = [asked.folder, Path(own)] if own is not None and (has_options or name != "config") else [asked.folder]
+    if name != "config":
+        folders.reverse()
+    more = [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in folders[1:]]
+    flags = ["--config-dir", str(folders[0]), *(["--config-name", name] if name != "config" else [])]
+    words = [*flags, f"experiment={BEST}", *removed, *more, *allow_words().split()]
     return f"{COMMAND} {shlex.join(words)}"
 
 

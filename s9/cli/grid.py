@@ -16,7 +16,7 @@ from s9.config.sweep import SweepConfig
 from s9.sweeps.condition import condition
 from s9.system.errors import UserError
 
-MOST = 100_000  # combinations; more are a mistake, or are sampled
+MOST = 100_000  # combinations, also where a sample is drawn from them; more are a mistake
 SEED = "seed"
 BOOLS = {"True": "true", "False": "false"}  # from what Hydra writes to what people write
 

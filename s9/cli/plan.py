@@ -87,6 +87,8 @@ def plan_of(asked: Asked) -> Plan:
     settings = {str(k): v for k, v in settings.items() if k != "_target_"} if isinstance(settings, dict) else {}
     chosen = own.sweep.dir if any(_key(a) == "hydra.sweep.dir" for a in common) else None
     folder = SweepFolder(Path(chosen) if chosen else _path(sweep, grid, of_jobs))
+    if chosen and sweep.name is not None and folder.path != SWEEPS / sweep.name:
+        said.append(f"sweep.name={sweep.name} has no effect: hydra.sweep.dir={chosen} is the sweep's own folder")
     return Plan(jobs, grid.keys, folder, sweep, launcher=launcher, settings=settings, said=said, fixed=names.fixed)
 
 

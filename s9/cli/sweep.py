@@ -100,6 +100,7 @@ def drive(plan: Plan, jobs: list[Job], screen: Screen, *, pool: Pool, interrupts
         pool=pool,
         folder=plan.folder,
         max_failures=plan.sweep.max_failures,
+        begun=screen.done > 0,
         heard=interrupts.stop_if_received,
         told=told,
         shown=screen.show,
@@ -181,7 +182,9 @@ def dry_run(plan: Plan, rows: list[Row], to_run: list[Job]) -> int:
         from s9.runs.estimate import estimate  # here: imports torch
 
         each, how = estimate(to_run[0].config, OUTPUTS)
-    more = about(each, len(to_run), min(pool_for(plan, plan.jobs).room(), max(1, len(to_run))))
+    pool = pool_for(plan, plan.jobs)
+    more = about(each, len(to_run), min(pool.room(), max(1, len(to_run))))
+    pool.close()
     say(f"{plan.folder.path}: {counted(rows, plan)}{more}{f' ({how})' if more else ''}; nothing was started")
     return 0
 

@@ -31,7 +31,7 @@ def allowed_targets(group: str) -> tuple[str, ...]:
 
 def allow_words() -> str:
     """What a command needs so that it may name what this process may: ` allow=my_package`, or nothing."""
-    return "".join(f" allow={name}" for name in os.environ.get(ALLOW, "").split(",") if name)
+    return "".join(f" allow={name.strip()}" for name in os.environ.get(ALLOW, "").split(",") if name.strip())
 
 
 def check_form(key: str, component: Any, group: str) -> None:

@@ -28,12 +28,14 @@ class Ended:
 class Drive:
     """A sweep under way.
 
+    begun: whether jobs were done before, so that failures alike are not the fault of all jobs.
     heard: raises if a signal has come. told: gets each job that has ended. shown: called a few times a second.
     """
 
     pool: Pool
     folder: SweepFolder
     max_failures: int
+    begun: bool
     heard: Callable[[], None]
     told: Callable[["Drive", Ended], None]
     shown: Callable[["Drive"], None]
@@ -103,7 +105,8 @@ class Drive:
         self.told(self, self.ended[-1])
         first = [ended.outcome for ended in self.ended]
         alike = len({_kind(outcome) for outcome in first}) == 1
-        if len(first) == self.max_failures and alike and first[0].state != "done" and not self.stopped:
+        failed = alike and first[0].state != "done" and not self.begun
+        if len(first) == self.max_failures and failed and not self.stopped:
             self.stopped = (
                 f"the first {len(first)} jobs all ended alike ({first[0].reason}); sweep.max_failures= sets it"
             )

@@ -100,7 +100,7 @@ class SweepFolder:
                 }
                 write_whole(self.asked, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:
-            where = "sweeps are written there, choose with hydra.sweep.dir="
+            where = "the sweep is written there, choose with hydra.sweep.dir="
             raise UserError(f"{error.filename or self.path}: {error.strerror}; {where}") from None
 
     def read(self) -> dict[str, Any]:

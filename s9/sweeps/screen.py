@@ -11,6 +11,7 @@ from rich.text import Text
 from s9.sweeps.drive import Drive, Ended
 from s9.sweeps.jobs import Job
 from s9.sweeps.table import Row
+from s9.system.errors import UserError
 
 REFRESH_S = 1.0  # between looks at the epochs of running jobs
 
@@ -100,7 +101,10 @@ class Screen:
         self.refreshed = time.monotonic()
         now = []
         for digest, (job, _) in drive.running.items():
-            epoch = len(drive.folder.run(digest).read_metrics())
+            try:
+                epoch = str(len(drive.folder.run(digest).read_metrics()))
+            except (UserError, OSError):  # a full disk has cut a line, say: a bar must not end the sweep
+                epoch = "?"
             now.append(f"{named(job)} epoch {epoch}/{job.config.trainer.epochs}")
         if drive.elsewhere:
             now.append(f"{len(drive.elsewhere)} run by other processes")

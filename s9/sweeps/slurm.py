@@ -11,6 +11,7 @@ Jobs outlive a sweep that is killed; the next sweep in the same folder waits for
 
 import os
 import pickle
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ class SlurmPool:
         return max(0, self.at_once - len(self.active))
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Raises UserError where SLURM refuses the jobs."""
+        """Raises UserError where SLURM refuses the jobs, or does not answer."""
         known = self._submitted_before(tasks)
         new = [task for task in tasks if task.folder not in known]
         self.active += [*known.values(), *map(Entry, new, self._submit(new))]
@@ -95,23 +96,36 @@ class SlurmPool:
                 jobs: list[Any] = self.executor.map_array(self.on_node, tasks)
         except (OSError, RuntimeError) as error:
             lines = dict.fromkeys(line.strip() for line in str(error).splitlines())  # sbatch's own, often twice
-            raise UserError(f"SLURM refuses the job: {' '.join(filter(None, lines))}") from None
+            on = sum(entry.task not in tasks for entry in self.active)
+            more = f"; {on} jobs of this sweep go on in SLURM, and {self._go_on()}" if on else ""
+            raise UserError(f"SLURM refuses the job: {' '.join(filter(None, lines))}{more}") from None
         for task, job in zip(tasks, jobs, strict=True):
             write_whole(self._note(task), job.job_id.encode())
         return jobs
+
+    def _go_on(self) -> str:
+        return f"python -m s9.train {shlex.quote(f'resume={self.folder.parent}')} waits for them and submits the rest"
 
     def _note(self, task: Task) -> Path:
         """Holds the number of the task's last job, for a sweep that takes over."""
         return self.folder / f"{task.folder.name}.job"
 
     def _submitted_before(self, tasks: Sequence[Task]) -> dict[Path, Entry]:
-        """The tasks whose job a former sweep has submitted and that has not ended, by folder."""
+        """The tasks whose job a former sweep has submitted and that has not ended, by folder.
+
+        Raises:
+            UserError: SLURM does not say which jobs it has: submitted again, they would run twice.
+        """
         noted = {}
         for task in tasks if self.cluster == "slurm" else ():
             with suppress(OSError):
                 noted[self._note(task).read_text()] = task
+        known = (jobs_of(noted) or jobs_of(noted)) if noted else {}  # a busy SLURM may not answer once
+        if known is None:
+            what = f"squeue does not say whether {len(noted)} jobs, submitted before, are still queued"
+            raise UserError(f"{what}; once it answers, {self._go_on()}")
         found = {}
-        for job_id, (state, name) in (jobs_of(noted) or {}).items() if noted else ():
+        for job_id, (state, name) in known.items():
             if job_id in noted and state not in ENDED and name.startswith(self.name):
                 job = self.executor._executor.job_class(self.folder, job_id)
                 with suppress(Exception):  # a pickle of another version of s9
