@@ -131,8 +131,8 @@ def uneven(residuals: np.ndarray, cell: np.ndarray, df: int) -> int | None:
 
     Chance: an F test, Bonferroni over the cells. Where seeds were taken out, each cell has its share of `df`.
     """
-    found, counts = np.unique(cell, return_counts=True)
-    squares = np.array([(residuals[cell == at] ** 2).sum() for at in found])
+    found, place, counts = np.unique(cell, return_inverse=True, return_counts=True)
+    squares = np.bincount(place, weights=residuals**2, minlength=len(found))
     own = (counts - 1) * df / max(1, (counts - 1).sum())
     rest, others = squares.sum() - squares, df - own
     tested = (own > 0) & (others > 0) & (rest > 0)
