@@ -237,3 +237,14 @@ def test_torchrun_makes_one_folder_with_the_metrics_of_two_devices(finished: Pat
     folders = [path.parent for path in tmp_path.rglob("status.json")]
     assert [status(folder)["state"] for folder in folders] == ["done"]
     assert (folders[0] / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_torchrun_keeps_what_the_teacher_said_in_the_run_of_rank_0(finished: Path, tmp_path: Path) -> None:
+    """And so no other run from the same place reads it."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "s9.train"]
+    taught = [f"teacher={finished}", "distillation.views=1", "trainer.epochs=2", "trainer.steps_per_epoch=2"]
+    with started(tmp_path, [*start, *SMALL, HERE, *taught]) as door:
+        until(lambda: [file.name for file in sorted(tmp_path.rglob(f"{RUN}/teacher/*"))] == ["0", "1"])
+        assert door.end().returncode == 0
+    assert not list(tmp_path.rglob("teacher"))

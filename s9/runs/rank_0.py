@@ -69,6 +69,7 @@ class Run:
         """Prepares, trains, tests and draws; returns the summary. Raises Paused where it ends at `until_epoch`."""
         machine = runtime.describe_machine(self.ranks.device)  # now: the commit may have changed when the run ends
         known = self.folder.read_images() if self.resumed else None
+        self.ranks.from_rank_0("folder", self.folder.path)
         p = prepare(self.config, self.folder, self.ranks, self.ranks.from_rank_0("images", known))
         self.folder.write_images(p.data.facts, p.data.problems)
         facts = model_facts(self.config.model, p.data.facts)

@@ -58,7 +58,7 @@ def train(
         if not resumed or not folder.checkpoints.exists():  # it may have been killed before it wrote its identity
             folder.write_identity(identity_of(config))
         more: dict[str, Any] = {"interrupts": interrupts, "resumed": resumed, "until_epoch": until_epoch}
-        with joined(config.trainer, pick_device(config.trainer.device), follow, config, folder) as ranks:
+        with joined(config.trainer, pick_device(config.trainer.device), follow, config) as ranks:
             return Run(config=config, folder=folder, ranks=ranks, status=status, **more).whole()
     except (Paused, Interrupted) as stop:
         reason = {"reason": str(stop)} if isinstance(stop, Interrupted) else {}
@@ -96,12 +96,13 @@ def follow_torchrun(config: Config) -> None:
     with joined(config.trainer, pick_device(config.trainer.device), follow) as ranks:
         for number in SIGNALS:  # from here on rank 0 says when to stop
             signal.signal(number, signal.SIG_IGN)
-        follow(ranks, config, RunFolder(Path()))
+        follow(ranks, config)
 
 
-def follow(ranks: Ranks, config: Config, folder: RunFolder) -> None:
-    """What a rank other than 0 does: the same steps on its part of each batch; it writes nothing."""
+def follow(ranks: Ranks, config: Config) -> None:
+    """What a rank other than 0 does: the same steps on its part of each batch. Of files, only kept logits are its."""
     log.setLevel(logging.ERROR)  # rank 0 logs the rest
+    folder = RunFolder(ranks.from_rank_0("folder", None))
     p = prepare(config, folder, ranks, ranks.from_rank_0("images", None))
     newest = ranks.from_rank_0("checkpoint", None)
     restored = p.checkpoints.restore(only=newest) if newest else None

@@ -5,7 +5,7 @@ multirun can do so too; under torchrun all ranks are already running. The backen
 
 Ranks communicate only in calls that all of them must make together: `all_sum`, `any_of_all` and `from_rank_0` of Ranks,
 and the backward pass of the model that `wrapped` returns. In the order of a run:
-  from_rank_0   the images that a resumed run began with; the checkpoint that it resumes from
+  from_rank_0   the run's folder; the images that a resumed run began with; the checkpoint that it resumes from
   any_of_all    after each step but an epoch's last: whether a rank is due to save
   all_sum       every CHECK_EVERY steps and at an epoch's end: losses; where `fit` yields: the epoch's sums
   any_of_all    wherever `fit` has yielded: whether a signal has come
