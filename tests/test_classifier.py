@@ -15,7 +15,10 @@ from safetensors.torch import load_file, save_file
 
 import s9
 from s9.data.image_set import Split
+from s9.data.sources.decode import decode_image
 from s9.inference.classifier import Classifier, load
+from s9.inference.inputs import Given
+from s9.inference.predict import in_batches
 from s9.models.shipped import shipped
 from s9.runs.about import about_weights
 from s9.system.errors import UserError
@@ -81,6 +84,34 @@ def test_a_run_can_be_loaded_from_its_folder(trained: RunFolder) -> None:
     net, summary = s9.load(trained.path), trained.read_summary()
     assert net.classes == tuple("0123456789")
     assert net.metrics == {split: summary[split] for split in ("val", "test")}
+
+
+def test_a_deep_image_is_read_with_the_bits_that_training_used(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(24):
+        file = tmp_path / "deep" / f"{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 4096, (16, 16), np.uint16)).save(file)
+    quick = ("aug=none", "trainer.epochs=1", "trainer.batch_size=4", "trainer.steps_per_epoch=2", "wandb=disabled")
+    folder = ("data=folder", "data.root=deep", "data.image_size=16", "hydra.run.dir=run")
+    assert run(tmp_path, "train", *quick, *folder).returncode == 0
+    net, stored = load(tmp_path / "run"), RunFolder(tmp_path / "run")
+    assert same(net.squares(file)[0], decode_image(file, 16, bits=12).pixels)
+    ((answer,),) = in_batches(net, [Given("", str(file))])
+    assert answer.prediction is not None and same(answer.prediction.probs, net(file).probs)
+    originals = stored.read_arrays(stored.samples)["original"]  # 16 pixels in the middle of 128
+    assert originals[:, 56:72, 56:72].mean() == pytest.approx(127.5, abs=10)
+    known = stored.read_images()
+    assert known is not None and known.bits == net.facts.bits == 12
+
+
+def test_images_of_before_december_2026_have_all_16_bits(trained: RunFolder, tmp_path: Path) -> None:
+    """And weights of such images stay as they were, so that earlier versions read them."""
+    assert "bits" not in read_about(trained.final)["images"]
+    older, content = RunFolder(tmp_path), json.loads(trained.images.read_bytes())
+    assert content.pop("bits") == 16
+    older.images.write_text(json.dumps(content))
+    assert older.read_images() == trained.read_images()
 
 
 def test_the_best_weights_of_a_run_carry_their_scores_too(trained: RunFolder) -> None:

@@ -435,6 +435,19 @@ def test_where_train_has_no_deep_image_the_others_say_it(load: Callable[..., Ima
     assert int(load(root).test.images[3, 0, 0, 0]) == round(2000 / 2047 * 255)
 
 
+def test_deep_images_are_compared_in_the_depth_that_they_get(load: Callable[..., ImageSet], root: Path) -> None:
+    """In 16 bits all of these would be black, and so copies of each other."""
+    random = np.random.default_rng(0)
+    for file in sorted(root.rglob("*.png")):
+        Image.fromarray(random.integers(0, 120, (32, 32), np.uint16)).save(file)
+    data = load(root, duplicates="drop", image_size=32)
+    assert (len(data.train), data.problems) == (6, ())
+    shutil.copy(root / "test" / "cat" / "0.png", root / "train" / "cat" / "0.png")
+    assert [problem[:3] for problem in load(root, duplicates="drop", image_size=32).problems] == [
+        ("train/cat/0.png", "same pixels as", "test/cat/0.png")
+    ]
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_deep_images_are_refused_where_that_was_asked_for(
     load: Callable[..., ImageSet], root: Path, tmp_path: Path, cached: bool

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,13 +20,13 @@ THICK, SIZE = 0.06, 8.0  # a bar in inches, letters in points
 TRACK, GREY = "#e9ecef", "#555555"
 
 
-def save_bars(predictions: Sequence[tuple[Given, Prediction]], path: Path, top: int, *, title: str) -> None:
-    """Writes the picture of one or more images, each with its `top` classes.
+def save_bars(predictions: Sequence[tuple[Given, Prediction]], path: Path, top: int, *, title: str, bits: int) -> None:
+    """Writes the picture of one or more images, each with its `top` classes. bits: as in `decode_image`.
 
     Raises:
         UserError: it cannot be written, or an image has gone in the meantime.
     """
-    figure = bars_figure(predictions, top, title=title)
+    figure = bars_figure(predictions, top, title=title, bits=bits)
     try:
         save(figure, path)
     except OSError as error:
@@ -33,7 +34,7 @@ def save_bars(predictions: Sequence[tuple[Given, Prediction]], path: Path, top: 
 
 
 @any_letters()
-def bars_figure(predictions: Sequence[tuple[Given, Prediction]], top: int, *, title: str) -> Figure:
+def bars_figure(predictions: Sequence[tuple[Given, Prediction]], top: int, *, title: str, bits: int = 16) -> Figure:
     rows_each = min(top, len(predictions[0][1].names))
     columns = 1 + (len(predictions) > 3) + (len(predictions) > 10)
     rows = -(-len(predictions) // columns)
@@ -43,7 +44,9 @@ def bars_figure(predictions: Sequence[tuple[Given, Prediction]], top: int, *, ti
     axes = place(figure, BETWEEN / 2, TITLE, (width, rows * tall))
     for number, (image, prediction) in enumerate(predictions):
         row, column = divmod(number, columns)
-        _entry(axes, image, prediction.top(top), at=(column * (IMAGE + GAP + BARS + BETWEEN), row * tall))
+        with quiet():
+            pixels = original(Path(image.path), round(2 * IMAGE * DPI), bits)
+        _entry(axes, image.name, pixels, prediction.top(top), at=(column * (IMAGE + GAP + BARS + BETWEEN), row * tall))
     axes.set(xlim=(0, width), ylim=(rows * tall, 0))
     axes.set_axis_off()
     text = fitted(printable(title), width, 10)
@@ -51,15 +54,14 @@ def bars_figure(predictions: Sequence[tuple[Given, Prediction]], top: int, *, ti
     return figure
 
 
-def _entry(axes: Axes, image: Given, answers: Sequence[tuple[str, float]], *, at: tuple[float, float]) -> None:
+def _entry(
+    axes: Axes, name: str, pixels: np.ndarray, answers: Sequence[tuple[str, float]], *, at: tuple[float, float]
+) -> None:
     """Draws one image with its bars. at: its upper left corner, in inches from that of the axes."""
     x, y = at
     style: dict[str, Any] = {"fontsize": SIZE, "va": "center", "parse_math": False}
-    name = fitted(printable(image.name), IMAGE + GAP + BARS, SIZE)
-    axes.text(x, y + NAME / 2, name, color=GREY, **style)
+    axes.text(x, y + NAME / 2, fitted(printable(name), IMAGE + GAP + BARS, SIZE), color=GREY, **style)
     y += NAME
-    with quiet():
-        pixels = original(Path(image.path), round(2 * IMAGE * DPI))
     scale = IMAGE / max(pixels.shape[:2])
     high, wide = scale * pixels.shape[0], scale * pixels.shape[1]
     left = x + (IMAGE - wide) / 2

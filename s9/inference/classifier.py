@@ -112,7 +112,7 @@ class Classifier:
         if isinstance(image, str | Path):
             if "://" in str(image):
                 raise UserError(f"{image}: is an address; download the image, and give its path")
-            return decode_pixels(Path(image).expanduser(), size, self.resize)
+            return decode_pixels(Path(image).expanduser(), size, self.facts.bits, resize=self.resize)
         whole = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
         if whole.mode in ("F", "I") or whole.mode.startswith("I;"):
             raise UserError(f"a PIL image of mode {whole.mode}: must have 8 bits per channel; give the file's path")

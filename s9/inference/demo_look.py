@@ -25,7 +25,8 @@ def look_at(file: Path, classifier: Classifier) -> dict[str, Any]:
         BrokenImageError: the file is no image that can be read.
     """
     squares = classifier.squares(file)
-    shown = decode_pixels(file, max(SIDE, classifier.facts.image_size), classifier.resize)
+    facts = classifier.facts
+    shown = decode_pixels(file, max(SIDE, facts.image_size), facts.bits, resize=classifier.resize)
     probs = classifier.probs(squares)[0]
     best = np.argsort(-probs, kind="stable")[:TOP]
     images = classifier.normalised(squares.repeat(len(best), axis=0))

@@ -167,12 +167,12 @@ def _opens(content: bytes) -> bool:
         return False
 
 
-def pixels_of(image: Given, image_size: int, resize: str) -> np.ndarray | str:
-    """uint8 (image_size, image_size, 3), or why there are none."""
+def pixels_of(image: Given, image_size: int, resize: str, bits: int = 16) -> np.ndarray | str:
+    """uint8 (image_size, image_size, 3), or why there are none. bits: as in `decode_image`."""
     if image.problem:
         return image.problem
     try:
-        return decode_pixels(Path(image.path), image_size, resize)
+        return decode_pixels(Path(image.path), image_size, bits, resize=resize)
     except UserError as error:
         return _reason(error, image.path)
 

@@ -57,7 +57,7 @@ def predict_images(classifier: Classifier, images: Images, wanted: Wanted) -> in
         drawn += good[: MOST_DRAWN - len(drawn)] if wanted.save else []
         sys.stdout.flush()
     if wanted.save and drawn:
-        _save(drawn, wanted.save, wanted.top, title=classifier.name)
+        _save(drawn, wanted.save, wanted.top, classifier)
         if read > len(drawn):
             print(f"{wanted.save}: shows the first {len(drawn)} of {read:,} images", file=sys.stderr)
         if min(wanted.top, len(classifier.classes)) > MOST_BARS:
@@ -70,7 +70,8 @@ def in_batches(classifier: Classifier, images: Sequence[Given], *, flip: bool = 
 
     No more than some thousand decoded images are in memory.
     """
-    decode = partial(pixels_of, image_size=classifier.facts.image_size, resize=classifier.resize)
+    facts = classifier.facts
+    decode = partial(pixels_of, image_size=facts.image_size, resize=classifier.resize, bits=facts.bits)
     waiting: list[Decoded] = []
     with quiet(), _bar(len(images)) as bar:
         for image, made in zip(images, in_order(decode, images), strict=True):
@@ -102,7 +103,7 @@ def _answers(classifier: Classifier, decoded: Sequence[Decoded], *, flip: bool) 
     ]
 
 
-def _save(drawn: Sequence[tuple[Given, Prediction]], path: Path, top: int, *, title: str) -> None:
+def _save(drawn: Sequence[tuple[Given, Prediction]], path: Path, top: int, by: Classifier) -> None:
     from s9.inference.bars import save_bars
 
-    save_bars(drawn, path, min(top, MOST_BARS), title=title)
+    save_bars(drawn, path, min(top, MOST_BARS), title=by.name, bits=by.facts.bits)

@@ -13,7 +13,7 @@ from s9.config.identity import Identity
 from s9.config.model import ModelConfig
 from s9.config.schema import Config
 from s9.config.stored import read_model
-from s9.data.image_set import ImageFacts
+from s9.data.image_set import ALL_BITS, ImageFacts
 from s9.models.shipped import SHIPPED, shipped
 from s9.runs.donor_folders import WEIGHTS, folder_of
 from s9.system.errors import UserError
@@ -39,7 +39,10 @@ class About:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, which `_read` reads, without names: two runs of one identity end with the same bytes."""
         images = replace(self.images, contents={}, variant=self.images.variant if self.is_of_known else FOLDER)
-        return asdict(replace(self, images=images, model=replace(self.model, name="", known_weak_points={})))
+        found = asdict(replace(self, images=images, model=replace(self.model, name="", known_weak_points={})))
+        if images.bits == ALL_BITS:  # left out, so that earlier versions of s9 read these weights too
+            del found["images"]["bits"]
+        return found
 
     @property
     def is_of_known(self) -> bool:

@@ -94,22 +94,25 @@ def decode_image(file: Path, image_size: int, bits: int = 16, *, resize: str = "
     return Decoded(pixels, _digest(content), greatest, whole=whole, near=near, small=small)
 
 
-def decode_pixels(file: Path, image_size: int, resize: str) -> np.ndarray:
+def decode_pixels(file: Path, image_size: int, bits: int, *, resize: str) -> np.ndarray:
     """The pixels of `decode_image` alone, in half the time. Raises what `decode_image` raises."""
     content = _read(file)
     with _refused(file):
-        return np.asarray(squared(_upright(content, 16)[0], image_size, resize))
+        return np.asarray(squared(_upright(content, bits)[0], image_size, resize))
 
 
-def original(file: Path, longest: int) -> np.ndarray:
+def original(file: Path, longest: int, bits: int = 16) -> np.ndarray:
     """uint8 (H, W, 3): the whole image, upright and in its own shape, its longer side at most `longest` pixels.
+
+    Args:
+        bits: as in `decode_image`.
 
     Raises:
         BrokenImageError, UserError: as `decode_image`.
     """
     content = _read(file)
     with _refused(file):
-        image, _ = _upright(content, 16)
+        image, _ = _upright(content, bits)
         image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
         return np.asarray(image)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from s9.config.data import FolderConfig
-from s9.data.image_set import ImageFacts, ImageSet, Problem
+from s9.data.image_set import ALL_BITS, ImageFacts, ImageSet, Problem
 from s9.data.sources.decode import DIGEST_SIZE, original
 from s9.data.sources.folder_decode import chosen_size, decoded, too_deep
 from s9.data.sources.folder_files import FolderFiles, folder_files
@@ -38,7 +38,8 @@ class _Folder(NamedTuple):
         mean, std = _mean_and_std(self.arrays[f"{next(iter(self.parts))}_sums"][np.sort(learned_from)], self.image_size)
         names = self.found.class_names
         contents = {split: _contents(names, part) for split, part in self.parts.items()}
-        return ImageFacts(_variant(root), names, self.image_size, mean=mean, std=std, contents=contents)
+        bits = int(self.arrays["high_depth"][1]) if "high_depth" in self.arrays else ALL_BITS
+        return ImageFacts(_variant(root), names, self.image_size, mean=mean, std=std, contents=contents, bits=bits)
 
 
 def load_folder(config: FolderConfig, seed: int) -> ImageSet:
@@ -66,7 +67,7 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
         test.split,
         test_names=tuple(test.file(place).name for place in range(len(test.rows))),
         problems=(*whole.broken, *problems),
-        original=partial(_original, train),
+        original=partial(_original, train, facts.bits),
     )
 
 
@@ -166,5 +167,5 @@ def _contents(class_names: tuple[str, ...], part: Part) -> dict[str, tuple[int, 
     return {name: (counts[i], of_class[i].hexdigest()[:24]) for i, name in enumerate(class_names)}
 
 
-def _original(train: Part, place: int, longest: int) -> np.ndarray:
-    return original(Path(train.file(place).path), longest)
+def _original(train: Part, bits: int, place: int, longest: int) -> np.ndarray:
+    return original(Path(train.file(place).path), longest, bits)

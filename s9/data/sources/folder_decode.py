@@ -24,7 +24,7 @@ from s9.system.errors import UserError
 
 log = logging.getLogger("s9")
 
-FORMAT = 3  # version of the stored arrays; with another number everything is decoded again
+FORMAT = 4  # version of the stored arrays; with another number everything is decoded again
 SMALL, LARGE, LARGE_FROM = 32, 64, 48  # pixels: the image sizes that are chosen, and from which shorter side the larger
 LOOKED_AT = 200  # files of train whose sizes are read
 
@@ -100,8 +100,7 @@ def _decode(splits: Splits, config: FolderConfig, size: int, to: Path) -> None:
                         if made.greatest is not None:
                             deep.append((number, index, made.greatest))
                     bar.update()
-            for name, array in arrays.items():
-                np.save(to / f"{split}_{name}.npy", array)
+            _save(arrays, split, to)
         if deep:
             bits = _bits_in_use(deep)
             np.save(to / "high_depth.npy", np.array([len(deep), bits, *deep[0][:2]]))
@@ -142,6 +141,11 @@ def _keep(arrays: dict[str, np.ndarray], index: int, made: Decoded) -> None:
     arrays["near"][index], arrays["small"][index] = made.near, made.small
 
 
+def _save(arrays: dict[str, np.ndarray], split: str, to: Path) -> None:
+    for name, array in arrays.items():
+        np.save(to / f"{split}_{name}.npy", array)
+
+
 def _sums(images: np.ndarray) -> np.ndarray:
     sums = np.empty((len(images), 6), np.int64)
     for start in range(0, len(images), CHUNK):
@@ -160,14 +164,18 @@ def _bits_in_use(deep: list[tuple[int, int, int]]) -> int:
 def _decode_again(
     splits: Splits, deep: list[tuple[int, int, int]], to: Path, *, image_size: int, bits: int, resize: str
 ) -> None:
+    """Decodes the deep files in the depth that is now known: their pixels, and the hashes by which copies are found."""
     for number, (split, files) in enumerate(splits.items()):
+        arrays = {name: np.load(to / f"{split}_{name}.npy", allow_pickle=False) for name in _empty(0)}
         path = to / f"{split}_images.npy"
         header = path.stat().st_size - len(files) * 3 * image_size**2
         with path.open("r+b") as out:
             for index in (index for of_split, index, _ in deep if of_split == number):
                 out.seek(header + index * 3 * image_size**2)
-                pixels = decode_image(Path(files[index].path), image_size, bits, resize=resize).pixels
-                out.write(np.ascontiguousarray(pixels).data)
+                made = decode_image(Path(files[index].path), image_size, bits, resize=resize)
+                out.write(np.ascontiguousarray(made.pixels).data)
+                _keep(arrays, index, made)
+        _save(arrays, split, to)
 
 
 def too_deep(file: File) -> UserError:
