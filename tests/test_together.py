@@ -1,10 +1,12 @@
 """What all ranks must call together: a call that one of them does not make ends the run soon, and names the call."""
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from s9.cli.compose import compose_config
 from s9.config.schema import TrainerConfig
@@ -35,6 +37,14 @@ def another_call(ranks: Ranks) -> None:
 
 def ends(ranks: Ranks) -> None:
     pass
+
+
+def waits_for_rank_0_to_leave(ranks: Ranks) -> None:
+    """As nccl may, when a rank leaves the group."""
+    received = dist.irecv(torch.zeros(1), src=0)
+    assert received is not None
+    with suppress(RuntimeError):  # rank 0 has left
+        received.wait(timedelta(seconds=PATIENCE_S))
 
 
 def fails(ranks: Ranks) -> None:
@@ -76,6 +86,13 @@ def test_a_rank_that_has_ended_while_another_calls_is_named(two: TrainerConfig) 
     with pytest.raises(RankLostError, match=r"rank 1 \(pid \d+\) has ended"), joined(two, CPU, ends) as ranks:
         for _ in range(1000):
             ranks.any_of_all("due", False)
+
+
+def test_rank_0_leaves_the_group_before_it_waits_for_the_others(two: TrainerConfig) -> None:
+    with joined(two, CPU, waits_for_rank_0_to_leave) as ranks:
+        assert ranks.world == 2
+        ended = time.monotonic()
+    assert time.monotonic() - ended < PATIENCE_S
 
 
 @pytest.mark.slow

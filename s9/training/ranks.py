@@ -167,6 +167,7 @@ def _with_others(
         try:
             _enter(ranks, store, threads)
             yield ranks
+            dist.destroy_process_group()  # before the wait: with nccl a rank may leave the group only when all do
             for process in others:
                 process.join()
         except RuntimeError:  # in a backward pass; gloo says only that a connection was closed
