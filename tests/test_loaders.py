@@ -3,10 +3,12 @@
 import random
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from s9.cli.compose import compose_config
 from s9.config.schema import Config
@@ -18,6 +20,7 @@ from s9.data.image_set import Split
 from s9.data.loaders import Batch, TrainLoader, WorkerBatches
 from s9.data.loaders import train_loader as loader_of
 from s9.data.sources.cifar10 import FACTS
+from s9.system.compute import Compute
 
 CPU = torch.device("cpu")
 
@@ -283,3 +286,28 @@ def test_an_epoch_draws_nothing_from_the_global_random_streams(loader: tuple[str
     before = random_states()
     passed(made)
     assert random_states() == before
+
+
+class Copies(TorchDispatchMode):
+    """Notes of each copy to another device whether the host does not wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and "device" in (kwargs or {}):
+            self.seen.append(bool(kwargs.get("non_blocking")))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_for_every_copy_that_is_not_to_cuda() -> None:
+    """The device `meta` stands for mps, where a copy that is not waited for may be of other numbers."""
+    device, split = torch.device("meta"), Split(np.zeros((8, 32, 32, 3), np.uint8), np.zeros(8, np.int64))
+    with Copies() as copies:
+        batch = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        Compute(device, torch.float32).normalised(batch, FACTS.mean, FACTS.std)
+        augment = augment_of("aug=full")
+        assert isinstance(augment, BatchAugment) and augment.draw(1, 8, device)
+        assert len(next(iter(WorkerBatches(split, KeyedBatches(8, 4, 0), None, device)))) == 3
+    assert len(copies.seen) >= 5 and not any(copies.seen)

@@ -17,7 +17,7 @@ class LayerConfig:
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
-    padding: int | None = None  # null: dilation * (kernel_size - 1) / 2, which keeps the size at stride 1
+    padding: int | None = None  # null: dilation * (kernel_size - 1) // 2; keeps the size of an odd kernel at stride 1
     groups: int = 1
     separable: bool = False  # a depthwise convolution, then a pointwise one
     pool: int = 1  # max pooling after the convolution: pixels on a side of each window; 1: none

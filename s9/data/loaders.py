@@ -22,6 +22,7 @@ from s9.data.augmentation.augment import Augment
 from s9.data.augmentation.batch_augment import BatchAugment
 from s9.data.batches import Key, KeyedBatches, usual_batch_size
 from s9.data.image_set import CHUNK, Split
+from s9.system.compute import on_device
 from s9.system.errors import UserError
 from s9.system.interrupt import shielded
 from s9.system.memory import free_memory
@@ -95,7 +96,7 @@ class ResidentBatches:
 
 
 class WorkerBatches:
-    """Batches built by worker processes, and copied to the device while the previous step is computed."""
+    """Batches built by worker processes while earlier steps are computed; on CUDA the host does not wait for a copy."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class WorkerBatches:
             batches = iter(self.loader)  # starts the workers
         try:
             for batch in batches:
-                images, labels, places = (part.to(self.device, non_blocking=True) for part in batch)
+                images, labels, places = (on_device(part, self.device) for part in batch)
                 yield images, labels, places
         except RuntimeError:  # a worker died; another, asked to end during a batch, may print a traceback
             for process in getattr(batches, "_workers", []):

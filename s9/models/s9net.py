@@ -19,7 +19,7 @@ WHITENING_PIXELS = 1000 * 32 * 32  # pixels of train, which give about as many p
 
 
 def padding_of(layer: LayerConfig) -> int:
-    """The padding in pixels on each side; by default the one that keeps the size at stride 1."""
+    """The padding in pixels on each side; by default the one that keeps the size at stride 1, of odd kernels."""
     return layer.dilation * (layer.kernel_size - 1) // 2 if layer.padding is None else layer.padding
 
 

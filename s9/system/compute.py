@@ -24,7 +24,7 @@ class Compute:
 
     def normalised(self, images: torch.Tensor, mean: Channels, std: Channels) -> torch.Tensor:
         """uint8 (B, 3, H, W) to normalised float32 on the device, channels last."""
-        images = images.to(self.device, non_blocking=True).float()
+        images = on_device(images, self.device).float()
         shift, scale = _shift_and_scale(mean, std, self.device)
         return images.sub_(shift).mul_(scale).contiguous(memory_format=torch.channels_last)
 
@@ -32,6 +32,11 @@ class Compute:
     def precision_name(self) -> str:
         """float32 or bfloat16."""
         return str(self.precision).removeprefix("torch.")
+
+
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device. Only a copy to CUDA does not wait: one to mps may read memory that is in use again."""
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 @lru_cache(maxsize=8)  # so that no step copies anything from the host

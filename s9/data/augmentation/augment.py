@@ -57,5 +57,5 @@ def _at_size(transform: dict[str, Any], image_size: int) -> dict[str, Any]:
 
 
 def sample_grid(images: np.ndarray, augment: Augment, epochs: int = 5) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> (N, epochs, H, W, 3): what training will see of the first N images in the first epochs."""
+    """uint8 (N, H, W, 3) -> (N, epochs, H, W, 3): the first epochs of N images, as if train began with them."""
     return np.stack([augment.preview(images, epoch) for epoch in range(1, epochs + 1)], axis=1)

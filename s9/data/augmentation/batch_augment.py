@@ -16,6 +16,7 @@ from s9.data import keys
 from s9.data.augmentation import batch_colour, batch_geometry
 from s9.data.augmentation.batch_transform import BatchTransform
 from s9.data.image_set import ImageFacts
+from s9.system.compute import on_device
 from s9.system.errors import UserError
 
 KNOWN = {  # by albumentations' name
@@ -64,7 +65,7 @@ class BatchAugment:
             keys.batch_draws(self.seed, epoch, name, (size, 1 + transform.draws))
             for name, transform in self.transforms.items()
         )
-        return [torch.from_numpy(table).to(device, non_blocking=True) for table in tables]
+        return [on_device(torch.from_numpy(table), device) for table in tables]
 
     def __call__(self, images: torch.Tensor, draws: Draws, index: torch.Tensor) -> torch.Tensor:
         """Augments images (B, 3, H, W) whose positions in the split are `index` (B,). May write into `images`."""
