@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,17 @@ def test_two_teach_as_one_by_the_geometric_mean_of_their_probabilities(
     assert torch.allclose(
         both(images, view=1, batch=1).double().softmax(1), wanted / wanted.sum(1, keepdim=True), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("key", ["teacher", "init_from"])
+def test_one_that_learned_the_classes_in_another_order_is_refused(mine: Path, tmp_path: Path, key: str) -> None:
+    folder = RunFolder(mine)
+    images = folder.read_images()
+    assert images is not None
+    folder.write_images(replace(images, class_names=("0", "2", "1", *images.class_names[3:])))
+    said = f"{key}={mine}: learned the same classes in another order: its class 1 is 2, this run's is 1; list"
+    with pytest.raises(UserError, match="^" + re.escape(said)):
+        prepared(tmp_path, f"{key}={mine}")
 
 
 @pytest.mark.parametrize("key", ["teacher", "init_from"])

@@ -46,7 +46,8 @@ class Donor:
     def refuse_other_images(self, facts: ImageFacts) -> None:
         """Raises UserError if its images are known to be others: val here may have been train there.
 
-        A donor of other classes may have other images, but none that this run holds out.
+        Also if its classes are in another order. A donor of other classes may have other images, but none that this run
+        holds out.
         """
         known = self.trained.images
         if known is None:
@@ -55,6 +56,11 @@ class Donor:
             self._refuse_held_out(known, facts)
         elif changes := known.changes(facts, ("train", "val")):
             raise UserError(f"{self}: was trained on other images than this run's: {in_short(changes)}")
+        elif known.class_names != facts.class_names:  # its outputs would be taken for those of other classes
+            pairs = enumerate(zip(known.class_names, facts.class_names, strict=True))
+            label, (theirs, ours) = next((label, pair) for label, pair in pairs if pair[0] != pair[1])
+            differ = f"its class {label} is {theirs}, this run's is {ours}"
+            raise UserError(f"{self}: learned the same classes in another order: {differ}; list them in its order")
         else:
             self.refuse_other_split(facts)
 
