@@ -96,6 +96,14 @@ def test_a_class_may_be_called_train(load: Callable[..., ImageSet], tmp_path: Pa
     assert load(tmp_path / "vehicles").facts.class_names == ("cat", "train")
 
 
+def test_folders_of_splits_without_class_folders_are_no_classes(load: Callable[..., ImageSet], tmp_path: Path) -> None:
+    fill(tmp_path / "flat", 10)
+    for name, split in (("cat", "train"), ("dog", "test")):
+        (tmp_path / "flat" / name).rename(tmp_path / "flat" / split)
+    said = refused(load, tmp_path / "flat")
+    assert "flat: test and train hold no class folders; wanted: <root>/<class>/*, or <root>/train/<class>/*" in said
+
+
 # Folders of splits
 
 
