@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,14 @@ def test_a_class_of_copies_alone_is_refused(load: Callable[..., ImageSet], tmp_p
     picture(0, (60, 180, 60)).save(tmp_path / "pets" / "train" / "dog" / "0.png")
     with pytest.raises(UserError, match=r"^data\.duplicates=drop: all images of dog in train are in val or test too; "):
         load("drop")
+
+
+def test_a_val_of_copies_alone_is_refused(load: Callable[..., ImageSet], tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "pets" / "val")
+    shutil.copytree(tmp_path / "pets" / "test", tmp_path / "pets" / "val")
+    with pytest.raises(UserError, match=r"^data\.duplicates=drop: all images of val are in test too; remove "):
+        load("drop")
+    assert len(load("keep").val) == 10
 
 
 def test_an_image_in_two_classes_is_named_and_stays(

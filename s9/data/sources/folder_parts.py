@@ -106,7 +106,7 @@ def without_copies(
     The images are only found, not dropped, with data.duplicates=keep. The log has one line of them.
 
     Raises:
-        UserError: data.duplicates=refuse and there are some, or a class of train has no other images.
+        UserError: data.duplicates=refuse and there are some, or a class of train, or val, has no other images.
     """
     train, val, test = parts
     other_class = in_two_classes(parts, root)  # first: of such a pair the image that is dropped may be the right one
@@ -118,6 +118,11 @@ def without_copies(
         raise UserError(
             f"data.duplicates=drop: all images of {name} in train are in val or test too; remove the copies, or keep "
             "them with data.duplicates=keep"
+        )
+    if len(parts[1].rows) and not len(val.rows):
+        raise UserError(
+            "data.duplicates=drop: all images of val are in test too; remove the copies, or keep them with "
+            "data.duplicates=keep"
         )
     cleaned.say()
     return (train, val, test), [*cleaned.problems, *other_class]
