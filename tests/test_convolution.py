@@ -54,6 +54,16 @@ def test_gradients_are_those_of_torch(kernel: int, stride: int, dilation: int, p
         assert torch.allclose(got, exact, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("settings", [{"padding": 2}, {"padding": 4, "dilation": 2}, {"padding": 2, "stride": 2}])
+def test_a_large_kernel_with_two_outputs_a_channel_computes_in_bfloat16(settings: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    convolution, images = Convolution(8, 16, 5, groups=8, **settings), torch.randn(2, 8, 12, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolution(images)
+    out.float().sum().backward()
+    torch.testing.assert_close(out.float(), plain(convolution, images), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(2, 2, 1), (1, 2, 16)])
 def test_gradients_stay_channels_last(stride: int, dilation: int, groups: int) -> None:
     convolution = Convolution(16, 16, 3, stride=stride, padding=2, dilation=dilation, groups=groups)

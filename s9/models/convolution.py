@@ -53,7 +53,8 @@ class Convolution(nn.Conv2d):
             if depthwise and dilation > 1 and stride == 1:
                 return self._by_phases(images, weight)
             low = images.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-            if depthwise and stride == 1 and low and self.kernel_size[0] > 3:
+            single = self.in_channels == self.out_channels  # one output a channel, as LargeDepthwise computes
+            if depthwise and single and stride == 1 and low and self.kernel_size[0] > 3:
                 with torch.autocast("cpu", enabled=False):
                     return LargeDepthwise.apply(images.bfloat16(), weight.bfloat16(), int(self.padding[0]))
             if depthwise and stride > 1 and low:
