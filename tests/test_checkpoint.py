@@ -351,6 +351,15 @@ def test_where_it_cannot_be_written_the_ones_before_stay(saved: Path) -> None:
     assert len(list(saved.iterdir())) == 4 and restored_step(saved) == 2
 
 
+def test_what_cannot_be_removed_stops_no_training(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder stands for it: no user, root neither, can remove one as a file."""
+    (saved / "step-junk").mkdir()
+    assert checkpoints(saved).save(Position(step=3), {"of": 3}) and restored_step(saved) == 3
+    (saved / "step-00000004.sha256").mkdir()
+    assert not checkpoints(saved).save(Position(step=4), {"of": 4}) and restored_step(saved) == 3
+    assert "training continues" in caplog.text
+
+
 def test_the_number_of_threads_is_the_one_that_the_run_began_with(tmp_path: Path) -> None:
     """Sums are rounded in another order with others, so that the weights would be others."""
     before = torch.get_num_threads()

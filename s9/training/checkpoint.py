@@ -9,6 +9,7 @@ import io
 import logging
 import random
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,15 @@ class Checkpoints:
         except OSError as error:
             kept = f"{self.last} is the last" if self.last else "no checkpoint has been written yet"
             log.warning("checkpoint %s cannot be written (%s); %s; training continues", path, error.strerror, kept)
-            path.with_suffix(".sha256").unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that takes no file may not let go of one either
+                path.with_suffix(".sha256").unlink(missing_ok=True)
             return False
         self.last = path
         keep = [p for p in found(self.folder) if p <= path][:KEPT]  # newer ones were found damaged
         for other in self.folder.glob("*step-*"):  # killed processes leave .part files and lone .sha256 files too
             if other.with_suffix(".pt") not in keep:
-                other.unlink(missing_ok=True)
+                with suppress(OSError):  # the new checkpoint is whole; the next one tries again
+                    other.unlink(missing_ok=True)
         return True
 
     def restore(self, only: str | None = None) -> tuple[Position, dict[str, Any]] | None:
