@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from s9.config.model import LayerConfig
 from s9.config.schema import Config, DistillationConfig, ResolutionConfig
@@ -77,6 +78,20 @@ def test_a_compiled_network_with_a_dilated_layer_takes_images_that_grow() -> Non
         torch.testing.assert_close(forward(images), plain(images))
 
 
+def test_more_image_sizes_than_torch_compiles_by_itself_are_all_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, compiler = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, mode, dynamic: compiler(model, backend=counter, dynamic=dynamic)
+    )
+    with torch._dynamo.config.patch(recompile_limit=8):
+        torch._dynamo.reset()
+        run = prepare(*GROWING, "trainer.compile=true", "trainer.epochs=4")
+        run.data = replace(run.data, facts=replace(run.data.facts, image_size=96))
+        run.data = replace(run.data, val=run.data.val.take(slice(0, 0)))
+        list(run.fit())
+    assert counter.frame_count == len(list(sizes(run.config.trainer, 96, steps=20, total_steps=20))) > 8
+
+
 def test_val_is_scored_with_whole_images() -> None:
     run, seen = prepare(*GROWING), set()
     first = next(iter(run.model.layers.values()))
@@ -92,6 +107,13 @@ def test_a_network_that_shrinks_small_images_to_nothing_is_refused_in_one_line(t
     ) as caught:
         train(config, tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_norm_that_small_images_leave_one_value_is_refused_in_one_line(tmp_path: Path) -> None:
+    one = ("trainer.batch_size=1", "trainer.resolution.start=0.5", "trainer.steps_per_epoch=2", "trainer.epochs=5")
+    config = composed("data=digits", "model=strided", "wandb=disabled", "aug=none", *one)
+    with pytest.raises(UserError, match=r"^trainer\.batch_size=1: batch norm needs more .* gives 1 x 1 pixels"):
+        train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

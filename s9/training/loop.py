@@ -17,7 +17,7 @@ from s9.training.checkpoint import Position
 from s9.training.evaluation import predict, score
 from s9.training.learner import Learner
 from s9.training.ranks import Ranks
-from s9.training.resolution import size_at
+from s9.training.resolution import size_at, sizes
 from s9.training.step import Place, compiled, stop_if_not_finite, stop_if_weights_not_finite, train_step
 
 CHECK_EVERY = 20  # steps between checks of the loss on a CPU; elsewhere each check would wait for the device
@@ -139,7 +139,10 @@ def fit(
     """
     ranks = ranks or Ranks()
     forward = ranks.wrapped(learner.model)
-    forward = compiled(forward, compute.device) if settings.trainer.compile else forward
+    if settings.trainer.compile:
+        steps = settings.trainer.epochs * len(batches)
+        seen = sizes(settings.trainer, data.facts.image_size, steps=steps, total_steps=steps)
+        forward = compiled(forward, compute.device, sizes=len(list(seen)))
     training = _Training(
         learner=learner,
         batches=batches,

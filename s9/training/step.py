@@ -1,7 +1,7 @@
 """One training step: forward, backward, optimizer, schedule and average; and checks that the results are finite."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,11 +63,16 @@ def train_step(
     return loss.detach(), logits.detach()
 
 
-def compiled(model: nn.Module, device: torch.device) -> nn.Module:
+def compiled(model: nn.Module, device: torch.device, sizes: int = 1) -> nn.Module:
     """torch.compile; on a GPU with CUDA graphs, since a small network's step is mostly kernel launches.
 
     Each image size (trainer.resolution) is compiled by itself: for sizes that vary, torch 2.14 fails on dilated layers.
+
+    Args:
+        sizes: how many image sizes there are; above its limit, which is 8 at first, torch compiles no more of them.
     """
+    limits: Any = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, sizes + 1)
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     forward: nn.Module = torch.compile(model, mode=mode, dynamic=False)  # type: ignore[assignment]
     return forward
