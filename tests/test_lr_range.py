@@ -17,6 +17,7 @@ from s9.tracking.lr_range import SUGGESTED, has_range_test, range_test, suggeste
 from s9.tracking.lr_range_figure import lr_range
 from s9.tracking.run_log import logged_to
 from s9.training.optim import exponential
+from s9.training.step import NonFiniteLossError
 from tests.conftest import composed
 from tests.test_figures import outside, overlapping, texts_of
 
@@ -143,6 +144,13 @@ def test_a_range_test_ends_well_where_its_loss_is_no_number(
         train(config(*SMALL, *steep, "trainer.epochs=3", "trainer.steps_per_epoch=2"), folder.path)
     assert folder.is_done() and len(folder.read_metrics()) == 2
     assert [line for line in caplog.messages if line.startswith("the range test ends here: loss is nan in epoch 3")]
+
+
+def test_a_range_test_whose_loss_is_no_number_before_its_first_point_fails(tmp_path: Path, no_figures: None) -> None:
+    steep = ("optimizer=sgd", "scheduler.low=1e30", "scheduler.high=1e60", "trainer.save_every=0")
+    with pytest.raises(NonFiniteLossError, match="in epoch 1"):
+        train(config(*SMALL, *steep, "trainer.epochs=3", "trainer.steps_per_epoch=4"), tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").glob("*.pt"))
 
 
 def test_its_wrecked_network_is_not_looked_into(run: RunFolder) -> None:

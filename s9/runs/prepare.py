@@ -58,7 +58,9 @@ class Prepared:
             start=start,
             watch=watch,
         )
-        return self._until_diverged(steps) if is_range_test(self.config) else steps
+        if not is_range_test(self.config):
+            return steps
+        return self._until_diverged(steps, recorded=start is not None and start.epoch > 1)
 
     def operations(self, steps: int) -> int:
         """Floating-point operations of the run's first `steps` steps, the teacher's included."""
@@ -76,17 +78,21 @@ class Prepared:
         """The operations of all epochs up to this one."""
         return self.operations(epoch * len(self.batches))
 
-    def _until_diverged(self, steps: Iterator[Reached]) -> Iterator[Reached]:
-        """Ends a range test early where its loss is far above that of guessing, or is no number."""
+    def _until_diverged(self, steps: Iterator[Reached], recorded: bool) -> Iterator[Reached]:
+        """Ends a range test early where its loss is far above that of guessing, or is no number.
+
+        recorded: whether the run has a point before these steps; one without any has failed.
+        """
         most = MOST * math.log(self.data.facts.num_classes)
         try:
             for reached in steps:
                 yield reached
+                recorded = recorded or reached.record is not None
                 if reached.record and reached.record["train/loss"] > most:
                     log.info(f"the range test ends here: the loss is more than {MOST:g} times that of guessing")
                     return
         except NonFiniteLossError as error:
-            if not self.checkpoints.restore():  # the weights of the last point, which are finite
+            if not recorded or not self.checkpoints.restore():  # the weights of the last point, which are finite
                 raise
             log.info(f"the range test ends here: {str(error).partition(';')[0]}")
 
@@ -149,9 +155,8 @@ def prepare(config: Config, folder: RunFolder, ranks: Ranks, known: ImageFacts |
     augment = build_augment(config.aug, data.facts, config.seed)
     batches = train_loader(config, data.train, augment, ranks.device, rank=ranks.rank, world=ranks.world)
     model = build_model(config.model, data)
-    refuse_single_values(model, batches.batches.batch_size // ranks.world)
     rate = config.transfer_lr if donors.fill(model, data.facts) else 1.0
-    _try_all_sizes(model, data.facts, compute, config=config, steps=len(batches))
+    _try_all_sizes(model, data.facts, compute, config=config, batches=batches)
     model.to(compute.device)
     optimizer = optim.build_optimizer(optim.at_rate(config.optimizer, rate), model)
     learner = Learner(
@@ -189,18 +194,24 @@ def _kept_logits(config: Config, facts: ImageFacts, loader: TrainLoader, folder:
     return KeptLogits(folder.kept_logits / str(batches.rank), batches=len(batches), shape=shape)
 
 
-def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, steps: int) -> None:
-    """Checks bfloat16 at each size of the run's images. Raises UserError if small images leave the network no pixel."""
-    steps *= config.trainer.epochs
+def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config: Config, batches: TrainLoader) -> None:
+    """Checks bfloat16 at each size of the run's images.
+
+    Raises:
+        UserError: small images leave the network no pixel, or a batch norm one value.
+    """
+    steps, of_rank = config.trainer.epochs * len(batches), batches.batches.batch_size // batches.batches.world
     for size, _ in sizes(config.trainer, facts.image_size, steps=steps, total_steps=steps):
+        at_size = model
         if size != facts.image_size:
             try:
-                S9Net(config.model, replace(facts, image_size=size))
+                at_size = S9Net(config.model, replace(facts, image_size=size))
             except UserError as error:
                 start = config.trainer.resolution.start
                 raise UserError(
                     f"trainer.resolution.start={start}: too small for {config.model.name}: {error}"
                 ) from None
+        refuse_single_values(at_size, of_rank)
         guard_bfloat16(model, size, compute)
 
 
