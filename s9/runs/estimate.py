@@ -9,17 +9,25 @@ from typing import Any
 
 from s9.config.identity import Identity
 from s9.config.schema import Config
-from s9.runs.prepare import identity_of, prepare
+from s9.models.analysis import model_facts
+from s9.runs.prepare import fingerprint_of, identity_of, prepare
 from s9.system.compute import pick_device
 from s9.system.errors import UserError
 from s9.system.runtime import processor_name
 from s9.tracking.folder import RunFolder
 from s9.training.loop import StepDone, Watch
+from s9.training.operations import PER_MULTIPLY
 from s9.training.ranks import Ranks
 
 WARM_UP, TIMED = 3, 8  # steps
-FORWARD = 1 / 3  # what scoring an image takes of a training step's time for it
-LIKE = ("data", "trainer", "device", "precision", "aug")  # parts of the identity that a run's time depends on
+LIKE = (
+    "data",
+    "trainer",
+    "device",
+    "precision",
+    "aug",
+    "distillation",
+)  # parts of the identity that a run's time depends on
 MOST = 200  # runs that are looked at, the newest first
 
 
@@ -50,21 +58,25 @@ def estimate(config: Config, outputs: Path) -> tuple[float, str]:
 
 
 def like_seconds(config: Config, outputs: Path) -> list[float]:
-    """The seconds of finished runs with the same images, network and trainer, on a processor of the same name."""
+    """The seconds of finished runs with the same images, networks and trainer, on a processor of the same name."""
     wanted = _shape(identity_of(config))
     places = [path.parent for depth in ("*/*", "*/*/*") for path in outputs.glob(f"{depth}/identity.json")]
-    found = []
+    found: list[tuple[float, Any]] = []  # with the fingerprint of the images
     for folder in map(RunFolder, sorted(places, key=lambda place: place.stat().st_mtime, reverse=True)[:MOST]):
         stored = folder.read_identity()
         if stored is not None and folder.is_done() and _shape(stored) == wanted:
-            minutes = folder.read_status().get("minutes")
-            if minutes is not None and _processor(folder) == processor_name():
-                found.append(60 * float(minutes))
-    return found
+            minutes, summary = folder.read_status().get("minutes"), _summary(folder)
+            if minutes is not None and summary.get("machine", {}).get("processor") == processor_name():
+                found.append((60 * float(minutes), summary.get("images")))
+    images = fingerprint_of(config) if found else None  # only now: all images have to be read
+    return [seconds for seconds, theirs in found if images in (None, theirs)]
 
 
 def timed_seconds(config: Config) -> float:
-    """By the median of a few steps of the run itself; compiling is not counted."""
+    """By the median of a few steps of the run itself, and the operations of all others; compiling is not counted.
+
+    Only GPUs are faster together: on a CPU the ranks share the cores.
+    """
     with tempfile.TemporaryDirectory() as place:
         alone = Ranks(0, 1, pick_device(config.trainer.device))
         p = prepare(config, RunFolder(Path(place)), alone)
@@ -72,18 +84,22 @@ def timed_seconds(config: Config) -> float:
         for _ in p.fit(alone, None, timer):
             break
     steps = [after - before for before, after in zip(timer.times, timer.times[1:], strict=False)]
-    step = statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
-    scored = step * FORWARD * len(p.data.val) / p.batches.batches.batch_size
-    return config.trainer.epochs * (step * len(p.batches) + scored)
+    first = min(WARM_UP, len(steps) - 1)
+    timed = (p.operations(len(steps)) - p.operations(first)) / (len(steps) - first)  # of one step
+    scored = PER_MULTIPLY * model_facts(config.model, p.data.facts).multiplies * len(p.data.val)  # after one epoch
+    together = config.trainer.devices if p.compute.device.type == "cuda" else 1
+    whole = p.work(config.trainer.epochs) / together + config.trainer.epochs * scored
+    return statistics.median(steps[first:]) * whole / timed
 
 
 def _shape(identity: Identity) -> str:
     layers: Any = identity.get("model", {}).get("blocks")
-    return json.dumps([layers, *(identity.get(key) for key in LIKE)], sort_keys=True)
+    teachers: Any = identity.get("weights of", {}).get("teacher")
+    return json.dumps([layers, teachers, *(identity.get(key) for key in LIKE)], sort_keys=True)
 
 
-def _processor(folder: RunFolder) -> str:
+def _summary(folder: RunFolder) -> dict[str, Any]:
     try:
-        return str(folder.read_summary().get("machine", {}).get("processor"))
+        return folder.read_summary()
     except UserError:
-        return ""
+        return {}
