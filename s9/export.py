@@ -27,7 +27,8 @@ A picture, classified without s9, after: run=frontier to=onnx preprocessing=true
   session = onnxruntime.InferenceSession("frontier.onnx")
   about = session.get_modelmeta().custom_metadata_map
   side = int(about["image_size"])
-  pixels = np.asarray(ImageOps.fit(Image.open("cat.jpg").convert("RGB"), (side, side)))  # resize=crop
+  upright = ImageOps.exif_transpose(Image.open("cat.jpg")).convert("RGB")
+  pixels = np.asarray(ImageOps.fit(upright, (side, side)))  # resize=crop
   logits = session.run(["logits"], {"images": pixels.transpose(2, 0, 1)[None]})[0][0]
   print(json.loads(about["class_names"])[logits.argmax()])"""
 

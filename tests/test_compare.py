@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from s9.pages.compare_words import of_two
 from s9.system.errors import UserError
 from s9.tracking.compared_run import read_runs
 from s9.tracking.differences import differing_keys, unfair
+from s9.tracking.folder import RunFolder
 from s9.tracking.paired import Pair
+from s9.tracking.same_images import order_as
 from tests.compared_runs import SMALL, facts, make_run, rewritten
 from tests.conftest import composed
 from tests.doors import error_line, run
@@ -144,6 +147,41 @@ def test_what_is_unfair_is_named(second: dict[str, Any], said: str, tmp_path: Pa
 def test_a_setting_that_is_unfair_is_named(override: str, said: str, tmp_path: Path) -> None:
     (line,) = unfairness(*two(tmp_path, config=composed(*SMALL, override)))
     assert line.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.val_seed=1", "other val images: A the usual part of train, chosen by seed 0; B the usual part of train"),
+        ("data.val_size=0.1", "other val images: A the usual part of train, chosen by seed 0; B 0.1 of train, chosen"),
+        ("data.test_size=0.2", "other test images: A the usual part of train; B 0.2 of train"),
+    ],
+)
+def test_another_part_of_a_folder_that_was_held_out_is_named(override: str, said: str, tmp_path: Path) -> None:
+    of_folder = ("data=folder", "data.root=photos", *SMALL[1:])
+    flat = replace(facts(), contents={"train": facts().contents["train"]})
+    first = make_run(tmp_path / "a", config=composed(*of_folder), images=flat)
+    second = make_run(tmp_path / "b", config=composed(*of_folder, override), images=flat)
+    (line,) = unfairness(first, second)
+    assert line.startswith(said)
+
+
+def test_other_images_of_one_folder_are_not_taken_for_the_same_in_another_order(tmp_path: Path) -> None:
+    flat = replace(facts(), contents={"train": facts().contents["train"]})
+    runs = [
+        make_run(tmp_path / names, [1, 0, 1], images=flat, names=[f"ant/{name}" for name in names])
+        for names in ("abc", "abd")
+    ]
+    assert order_as(*read_runs(runs)) == "was tested on other images than A"
+
+
+def test_runs_without_any_result_are_compared(tmp_path: Path) -> None:
+    runs = two(tmp_path)
+    for folder in map(RunFolder, runs):
+        for file in (folder.metrics, folder.summary, folder.predictions):
+            file.unlink()
+        folder.status.write_text('{"state": "failed"}')
+    assert "Results (of the final weights, unless it says best) none yet" in words(compare(runs))
 
 
 def test_another_seed_alone_is_not_unfair(tmp_path: Path) -> None:

@@ -218,15 +218,24 @@ def test_images_of_another_option_are_loaded_by_its_keys(place: Path) -> None:
 
 
 def test_a_file_of_weights_alone_is_scored_on_images_that_are_named(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "network.safetensors"
+    file = tmp_path / "models" / "network.safetensors"
+    file.parent.mkdir()
     shutil.copy(RunFolder(place / "run").final, file)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").touch()  # of something else
     data = ["data=folder", f"data.root={place / 'images'}", f"data.cache={place / 'cache'}"]
-    assert evaluate.main([f"run={file}", "precision=float32", *data]) == 0
+    assert evaluate.main(["run=models/network.safetensors", "precision=float32", "save=scores", *data]) == 0
+    assert json.loads((tmp_path / "scores/scores.json").read_text())["weights"] == "network"
     said = capsys.readouterr().out
     assert f"test/accuracy           {RunFolder(place / 'run').read_summary()['test']['accuracy']!r}" in said
     assert "whether it was trained on some of these images is not known" in said
+
+
+def test_a_choice_of_weights_beside_a_file_of_weights_is_refused(place: Path) -> None:
+    with pytest.raises(UserError, match="weights=best: has no effect on a file of weights"):
+        evaluate.main([f"run={RunFolder(place / 'run').final}", "weights=best"])
 
 
 def test_a_file_of_weights_alone_without_images_is_refused(place: Path, tmp_path: Path) -> None:

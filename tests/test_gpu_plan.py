@@ -212,6 +212,23 @@ def test_without_a_result_the_first_error_of_the_log_is_shown(tmp_path: Path) ->
     assert came_out(tmp_path / "step.json", tmp_path / "step.log") == "no memory"
 
 
+@pytest.mark.parametrize("written", ["", '{"rows": [{"wh'])
+def test_a_step_that_was_killed_before_it_stored_a_result_is_said_and_the_next_begins(
+    tmp_path: Path, written: str
+) -> None:
+    file = tmp_path / "out" / "first.json"
+    slow = step("first", f"import time; open({str(file)!r}, 'w').write({written!r}); time.sleep(60)", limit=gpu.LEAST_S)
+    do(tmp_path, [slow, step("second", "print('13 passed')")])
+    assert cells(tmp_path)["first"].startswith(f"not measured (took more than {gpu.LEAST_S} s")
+    assert cells(tmp_path)["second"] == "13 passed"
+
+
+def test_a_call_may_go_on_in_the_folder_of_the_earlier_one(tmp_path: Path) -> None:
+    do(tmp_path, [step("first", "print('12 passed')")])
+    gpu.carry_over(str(tmp_path / "out"), tmp_path / "out")
+    assert read_results(tmp_path / "out/steps.jsonl")["first"]["came"] == "12 passed"
+
+
 def test_the_table_leaves_out_the_names_of_the_wheels(tmp_path: Path) -> None:
     install = step("install", "", words=("-m", "pip", "install", f"{WHEELS}/a.whl", f"{WHEELS}/b.whl"))
     assert f"`python -m pip install {WHEELS}/*.whl`" in table([install], {}, {})

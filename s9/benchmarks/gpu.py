@@ -79,6 +79,8 @@ def carry_over(earlier: str, out: Path) -> None:
         return
     if not (Path(earlier) / "steps.jsonl").is_file():
         raise UserError(f"resume={earlier}: there is no steps.jsonl in it; give out= of an earlier call")
+    if out.samefile(earlier):
+        return
     for file in Path(earlier).rglob("*"):
         if file.is_file():
             copy = out / file.relative_to(earlier)

@@ -169,12 +169,19 @@ def read_results(file: Path) -> dict[str, Result]:
 
 def came_out(result: Path, log: Path) -> str:
     """The rows that a step stored, or the first error in its log, or the last line."""
-    if result.exists():
-        content = json.loads(result.read_text())
+    if content := _stored(result):
         return "<br>".join([*content.get("said", []), *map(_row, content.get("rows", []))])
-    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors[:1] or lines[-1:] or ["done"])[0]  # a later error is that of who started the first
+
+
+def _stored(result: Path) -> dict[str, Any]:
+    """Empty where the step stored nothing, or was killed before its first measurement or while it wrote."""
+    try:
+        return dict(json.loads(result.read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def _row(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ def startup(overrides: list[str], data: ImageSet, repeats: int) -> list[Row]:
     """Seconds of --help and to the first step of `python -m s9.train`, and the peak memory of a whole run."""
     help_s, first_s = [], []
     train = [sys.executable, "-m", "s9.train"]
+    overrides = ["wandb=disabled", *overrides]  # no run in the user's project, and no network in what is measured
     with tempfile.TemporaryDirectory() as scratch:
         for repeat in range(repeats + 1):
             started = time.perf_counter()

@@ -26,7 +26,7 @@ from s9.inference.scored_images import (
 )
 from s9.pages.run_scores import OnTest
 from s9.runs.about import about_weights
-from s9.runs.donor_folders import folder_of
+from s9.runs.donor_folders import WEIGHTS, folder_of
 from s9.runs.trained import Trained
 from s9.system import runtime
 from s9.system.compute import has_real_bfloat16, pick_compute, pick_device
@@ -45,17 +45,20 @@ AFTER_S = 2  # seconds before a bar appears
 class ScoredRun:
     """A run's folder, or a file of weights alone, of which `config` is None.
 
-    weights: final, best, or the name of the file. known: facts of the training images; None for a run from before
-    November 2026, without contents for a file alone.
+    known: facts of the training images; None for a run from before November 2026, without contents for a file alone.
     """
 
     given: str
     folder: RunFolder
     file: Path
-    weights: str
     config: Config | None
     known: ImageFacts | None
     resize: str
+
+    @property
+    def weights(self) -> str:
+        """final, best, or the name of the file."""
+        return self.file.stem
 
     def classifier(self, found: ImageFacts, precision: str) -> Classifier:
         """The network in `precision`; auto: as it was trained, where this machine can.
@@ -69,7 +72,8 @@ class ScoredRun:
         if precision == "auto":
             precision = trained_in if has_real_bfloat16(pick_device(device)) else "float32"
         if self.known or not self.config:
-            return load(self.given, weights=self.weights, device=device, precision=precision)
+            weights = "best" if self.file == self.folder.best else "final"
+            return load(self.given, weights=weights, device=device, precision=precision)
         compute = pick_compute(device, precision, prefix="")
         model = Trained(self.config, self.file, None).loaded(found, compute)
         return Classifier(self.given, model, found, self.resize, compute=compute, metrics={})
@@ -78,14 +82,16 @@ class ScoredRun:
 def read_run(given: str, weights: str = "final") -> ScoredRun:
     """The run that a folder, a name of shipped weights or a file of weights names. Raises UserError, as `load` does."""
     folder, file = folder_of(given)
+    if weights == "best":
+        if given.endswith(WEIGHTS):
+            raise UserError(f"weights=best: has no effect on a file of weights ({given}); leave it out")
+        file = folder.best
     if not folder.config.is_file():
         about, file = about_weights(given, weights)
-        return ScoredRun(given, folder, file, weights, config=None, known=about.images, resize=about.resize)
-    if file == folder.final and weights == "best" and not given.endswith(file.suffix):
-        file = folder.best
+        return ScoredRun(given, folder, file, config=None, known=about.images, resize=about.resize)
     config = folder.read_config()
     resize = config.data.resize if isinstance(config.data, FolderConfig) else "crop"  # others have squares
-    return ScoredRun(given, folder, file, weights, config=config, known=folder.read_images(), resize=resize)
+    return ScoredRun(given, folder, file, config=config, known=folder.read_images(), resize=resize)
 
 
 @dataclass(frozen=True, kw_only=True)

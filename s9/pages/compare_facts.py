@@ -1,6 +1,7 @@
 """All that the screen and the page of s9.compare show, from the runs' folders."""
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
     """
     for path in paths:
         if SweepFolder(path).asked.is_file():
-            way = f"python -m s9.report sweep={path} compares its jobs, on val"
+            way = f"python -m s9.report {shlex.quote(f'sweep={path}')} compares its jobs, on val"
             raise UserError(f"{path}: is a sweep; {way}; here give single runs")
     runs = read_runs(paths)
     if len(runs) < 2:

@@ -33,7 +33,10 @@ def show(found: Comparison, console: Console) -> None:
             _say(console, f"- {line}")
     _head(console, "Results (of the final weights, unless it says best)")
     labels = [run.label for run in found.runs]
-    _table(console, "", labels, [(name, row) for name, row in found.results.items()], justify="right")
+    if found.results:
+        _table(console, "", labels, list(found.results.items()), justify="right")
+    else:
+        _say(console, "none yet")
     _keys(found.keys, labels, console)
     _images(found, console)
 

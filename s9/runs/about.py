@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -100,7 +101,7 @@ def _missing(given: str, folder: RunFolder, weights: str) -> str:
     if folder.path.parent == SHIPPED:
         return f"weights that come with s9 are final; there are none of weights={weights}"
     if folder.config.exists():
-        return f"has no {weights} weights yet; python -m s9.train resume={folder} goes on with the run"
+        return f"has no {weights} weights yet; to go on: python -m s9.train {shlex.quote(f'resume={folder}')}"
     wanted = f"give the folder of a run, a file of weights ({WEIGHTS}), or one of {', '.join(shipped())}"
     if path.exists():
         return f"is {'no run' if path.is_dir() else f'no {WEIGHTS} file'}; {wanted}"

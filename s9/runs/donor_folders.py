@@ -20,9 +20,14 @@ def runs_of(given: str) -> list[str]:
 
 
 def folder_of(run: str) -> tuple[RunFolder, Path]:
-    """(the folder of the run, the file of its weights). A run's folder wins over the name of shipped weights."""
+    """(the folder of the run, the file of its weights). A run's folder wins over the name of shipped weights.
+
+    A file that lies in no run's folder of weights stands for its run's folder too, in which nothing is found.
+    """
     path = Path(run).expanduser()
     if run in shipped() and not RunFolder(path).config.exists():
         path = SHIPPED / run
-    folder = RunFolder(path.parent.parent if path.suffix == WEIGHTS else path)
-    return folder, path if path.suffix == WEIGHTS else folder.final
+    if path.suffix != WEIGHTS:
+        return RunFolder(path), RunFolder(path).final
+    whole = RunFolder(path.parent.parent)
+    return whole if path.parent.name == whole.final.parent.name else RunFolder(path), path

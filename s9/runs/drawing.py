@@ -1,6 +1,7 @@
 """A run's figures, drawn by a thread beside the training."""
 
 import logging
+import shlex
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,7 @@ class Drawing:
 
             return draw_all(folder)
         except Exception as error:
-            later = f"later: python -m s9.report run={folder}"
+            later = f"later: python -m s9.report {shlex.quote(f'run={folder}')}"
             log.warning(f"figures cannot be drawn ({failure.in_one_line(error, None)}); {later}")
             return []
 

@@ -72,7 +72,7 @@ def _occupied(folder: RunFolder) -> Outcome:
 
 def _interrupted(folder: RunFolder, stop: Interrupted) -> Outcome:
     if folder.is_done():
-        hint = f"the run is done; to draw missing figures: python -m s9.report run={folder}"
+        hint = f"the run is done; to draw missing figures: python -m s9.report {shlex.quote(f'run={folder}')}"
     else:
         hint = resume_hint(folder)
     return Outcome("interrupted", f"interrupted by {stop}; {hint}", exit_code=128 + stop.number)

@@ -1,6 +1,7 @@
 """Rank 0's part of a run: prepare -> fit -> record -> test -> figures. Only rank 0 writes files."""
 
 import logging
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
 from shutil import rmtree
@@ -238,4 +239,4 @@ class Run:
         if SUGGESTED in summary:  # a range test, whose weights are of no use
             log.info(f"the loss over the learning rate: {self.folder.figures / f'{FIGURE}.png'}")
         else:
-            log.info(f"score it again: python -m s9.evaluate run={self.folder}{allow_words()}")
+            log.info(f"score it again: python -m s9.evaluate {shlex.quote(f'run={self.folder}')}{allow_words()}")

@@ -1,5 +1,6 @@
 """Which run is resumed: the one in the named folder, or the newest unfinished run of the same identity."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def named(path: Path) -> RunFolder:
     if folder.is_done() and is_range_test(config):
         raise UserError(f"resume={path}: this range test is done; start another one")
     if folder.is_done():
-        ways = f"score it again: python -m s9.evaluate run={path}; train on from its weights: init_from={path}"
+        run, start = shlex.quote(f"run={path}"), shlex.quote(f"init_from={path}")
+        ways = f"score it again: python -m s9.evaluate {run}; train on from its weights: {start}"
         raise UserError(f"resume={path}: this run is done; {ways}")
     if not folder.is_free(patient=True):
         raise UserError(f"resume={path}: is being trained by another process (pid {folder.read_status().get('pid')})")

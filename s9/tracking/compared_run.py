@@ -40,9 +40,12 @@ class ComparedRun:
 
     @property
     def state(self) -> str:
-        """done, running, cut, failed, interrupted, paused or unfinished. Shipped weights have no status."""
+        """done, running, cut, running or cut, failed, interrupted, paused or unfinished. Shipped weights: done."""
         state = str(self.status.get("state", "done" if self.summary else "unfinished"))
-        return standing(self.folder) if state == "running" else state
+        try:
+            return standing(self.folder) if state == "running" else state
+        except UserError:  # only who may write a folder can ask whether its process lives
+            return "running or cut"
 
     @property
     def machine(self) -> Mapping[str, Any]:

@@ -105,7 +105,13 @@ def _shown(value: Any) -> str:
 
 def unfair(runs: Sequence[ComparedRun]) -> list[str]:
     """What makes comparing these runs unfair, a line each; empty where nothing does."""
-    return [*_unfinished(runs), *_other_images(runs), *_other_val(runs), *_other_training(runs), *_other_source(runs)]
+    return [
+        *_unfinished(runs),
+        *_other_images(runs),
+        *_other_held_out(runs),
+        *_other_training(runs),
+        *_other_source(runs),
+    ]
 
 
 def _unfinished(runs: Sequence[ComparedRun]) -> list[str]:
@@ -144,11 +150,14 @@ def _how_images_differ(first: ImageFacts, other: ImageFacts, split: str) -> str:
     return f" ({in_short(changes)})"
 
 
-def _other_val(runs: Sequence[ComparedRun]) -> list[str]:
-    groups = _groups(runs, _val_of)
-    if len(groups) < 2:
-        return []
-    return [f"other val images: {_told(groups)}: val scores are not of the same images"]
+def _other_held_out(runs: Sequence[ComparedRun]) -> list[str]:
+    """Val and test, where they are no folders of their own but held out of the same images."""
+    parts = {"val": _groups(runs, _val_of), "test": _groups(runs, _test_of)}
+    return [
+        f"other {part} images: {_told(groups)}: {part} scores are not of the same images"
+        for part, groups in parts.items()
+        if len(groups) > 1
+    ]
 
 
 def _val_of(run: ComparedRun) -> str | None:
@@ -156,12 +165,24 @@ def _val_of(run: ComparedRun) -> str | None:
     given = run.facts.contents.get("val") if run.facts else None
     if given:
         return f"a folder of {sum(count for count, _ in given.values()):,} ({_digest(given)})"
-    size = run.value("data.val_size")
-    if size is None:
+    if not run.config:
         return None
-    seed = run.value("data.val_seed")
+    size, seed = run.value("data.val_size"), run.value("data.val_seed")
     seed = run.value("seed") if seed is None else seed
-    return f"{size:,} of train, chosen by seed {seed}" if size else "none"
+    return "none" if size == 0 else f"{_part(size)} of train, chosen by seed {seed}"
+
+
+def _test_of(run: ComparedRun) -> str | None:
+    """None where the images have a test, which `_other_images` compares, or where they or the run are unknown."""
+    contents = run.facts.contents if run.facts else {}
+    if not contents or not run.config or "test" in contents:
+        return None
+    return f"{_part(run.value('data.test_size'))} of {'val' if 'val' in contents else 'train'}"
+
+
+def _part(size: float | None) -> str:
+    """In words; None: what s9 holds out where no size is given."""
+    return "the usual part" if size is None else f"{size:,}"
 
 
 def _digest(classes: Mapping[str, tuple[int, str]]) -> str:

@@ -1,6 +1,7 @@
 """The figures of a run, drawn from the files in its folder and nothing else, so that any run can be drawn again."""
 
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def draw_all(folder: RunFolder, failed: Callable[[str], object] = log.warning) -
             except Exception as error:  # a figure that fails must not fail the run
                 reason = " ".join(str(error).split()) or type(error).__name__
                 what = draw.__name__.replace("_", " ")
-                failed(f"{what} cannot be drawn ({reason}); later: python -m s9.report run={folder}")
+                failed(f"{what} cannot be drawn ({reason}); later: python -m s9.report {shlex.quote(f'run={folder}')}")
     return drawn
 
 

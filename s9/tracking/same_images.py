@@ -75,6 +75,8 @@ def order_as(first: ComparedRun, run: ComparedRun) -> np.ndarray | str:
         by_name = _by_name(one["names"], other_run["names"])
         if by_name is not None and np.array_equal(true, true_too[by_name]):
             return by_name
+        if set(one["names"]) != set(other_run["names"]):  # of the same folder, another part was held out
+            return f"was tested on other images than {first.label}"
     if np.array_equal(true, true_too):
         return np.arange(len(true))
     return f"its test images have another order than those of {first.label}, and no names"

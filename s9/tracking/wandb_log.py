@@ -7,6 +7,7 @@ W&B's last step says which epochs W&B lacks, and the folders of a run resumed of
 """
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -92,7 +93,7 @@ class WandbLog:
             except Exception as error:  # W&B's failures are of many kinds, and none may end a run
                 log.warning("W&B %s did not start (%s)", self.mode, wandb_run.in_one_line(error))
         if self.run is not None:
-            log.info("W&B %s: %s", self.mode, self.run.url or f"to send it later: wandb sync {self._place()}")
+            log.info("W&B %s: %s", self.mode, self.run.url or f"to send it later: {self._sync()}")
             self.step = self.run.starting_step
         elif self.mode == "disabled":
             log.info("W&B disabled, by its own settings")
@@ -215,8 +216,12 @@ class WandbLog:
         if self.run is not None:
             own = "" if self.earlier else f" --id {self.run.id}-whole"
             options = f" --include-online{own}" if self.mode == "online" else ""
-            rest = f"; to send it later: wandb sync{options} {self._place()}"
+            rest = f"; to send it later: {self._sync(options)}"
         log.warning("W&B has not received everything within %.0f s%s", waited_s, rest)
+
+    def _sync(self, options: str = "") -> str:
+        """The command that sends the run."""
+        return f"wandb sync{options} {shlex.quote(str(self._place()))}"
 
     def _place(self) -> Path:
         """The folder that `wandb sync` sends."""

@@ -55,7 +55,7 @@ def begin(config: Config, own: Any, folder: Path, *, mode: str, run_id: str, **o
         id=run_id,
         resume="allow",
         name=named or config.run_name,
-        group=wanted.group or own.run_group or group or config.model.name,
+        group=wanted.group or group or own.run_group or config.model.name,  # the sweep's view filters by the sweep
         tags=tags or None,
         job_type=wanted.job_type or own.run_job_type or "train",
         dir=str(folder),
