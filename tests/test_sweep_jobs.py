@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from s9.sweeps.belonging import changes, common
 from s9.sweeps.drive import Drive
 from s9.sweeps.jobs import SWEEPS, Job, SweepFolder, record
 from s9.sweeps.screen import Screen
@@ -234,6 +235,29 @@ def test_a_key_that_is_swept_before_or_now_may_differ(sweep: SweepFolder) -> Non
     assert held(sweep) == ["a", "b"]
     sweep.note(["-m"], ["model.dropout"], [job("c")], fixed={"images": "y"})
     assert held(sweep) == ["c"]
+
+
+def test_a_fixed_key_that_came_or_went_counts_as_changed(sweep: SweepFolder) -> None:
+    sweep.note(["-m"], ["seed"], [job("a", seed="0")], fixed={"trainer.epochs": 5.0})
+    sweep.note(["-m"], ["seed"], [job("b", seed="1")], fixed={"trainer.epochs": 5.0, "data.balance": True})
+    assert held(sweep) == ["b"]
+    sweep.note(["-m"], ["seed"], [job("c", seed="2")], fixed={"trainer.epochs": 5.0})
+    assert held(sweep) == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("key", "too"),
+    [("data", "aug.transforms.crop.height"), ("data.image_size", "aug.transforms.crop.height"), ("trainer", "device")],
+)
+def test_what_a_swept_key_changes_too_may_differ(key: str, too: str) -> None:
+    assert not changes({too: "x"}, {too: "y"}, [key])
+    assert changes({too: "x"}, {too: "y"}, ["trainer.epochs"])
+
+
+def test_a_key_that_only_some_jobs_have_varies() -> None:
+    some = common({"model.depth": 3.0}, {"optimizer.momentum": 0.9, "model.depth": 3.0})
+    assert not changes(some, {"model.depth": 3.0}, []) and not changes({"model.depth": 3.0}, some, [])
+    assert changes(some, {"model.depth": 4.0}, []) == ["model.depth was 3, is 4"]
 
 
 def test_jobs_of_a_cell_that_has_changed_are_left_out_with_their_seeds(sweep: SweepFolder) -> None:

@@ -12,13 +12,15 @@ from s9.sweeps.table import SEED
 from s9.sweeps.values import meaning
 
 SAID = 3  # differences in the line for the user
-# What else of an identity changes with a swept key, by the key or by the part of the configuration that the key is in.
+VARIES = "(varies)"
+# What else of an identity changes with a swept key: by the key or, with a dot, by the part that the key is or is in.
 TOO = {
-    "aug": ("order of",),
-    "data": ("images",),
-    "init_from": ("weights of", "model", "order of"),
-    "model": ("order of",),
-    "teacher": ("weights of",),
+    "aug.": ("order of",),
+    "data.": ("images", "aug.transforms"),  # images of another size are cropped to another size
+    "init_from.": ("weights of", "model", "order of"),
+    "model.": ("order of",),
+    "teacher.": ("weights of",),
+    "trainer": ("device", "precision"),
     "trainer.device": ("device",),
     "trainer.precision": ("precision",),
 }
@@ -46,8 +48,9 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
 
 
 def common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What both have with the same value."""
-    return {key: value for key, value in one.items() if key in other and other[key] == value}
+    """All keys, each with its value or, where not both have the same value, VARIES."""
+    found = dict.fromkeys([*one, *other], VARIES)
+    return found | {key: value for key, value in one.items() if key in other and other[key] == value}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Collection[str]) -> list[str]:
@@ -56,11 +59,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Collection[
         return []
     swept = {SEED, *keys}
     for key in keys:
-        swept |= {*TOO.get(key, ()), *TOO.get(key.partition(".")[0], ())}
-    both = [
-        key for key in before if key in now and not any(key == name or key.startswith(f"{name}.") for name in swept)
-    ]
-    return differences({key: before[key] for key in both}, {key: now[key] for key in both})
+        swept |= {*TOO.get(key, ()), *TOO.get(f"{key.partition('.')[0]}.", ())}
+    left_out = {key for known in (before, now) for key, value in known.items() if value == VARIES}
+    left_out |= {key for key in [*before, *now] if any(key == name or key.startswith(f"{name}.") for name in swept)}
+    alike = ({key: value for key, value in known.items() if key not in left_out} for known in (before, now))
+    return differences(next(alike), next(alike))
 
 
 def strangers(
@@ -73,7 +76,8 @@ def strangers(
     """
     asked = {job.digest for job in jobs}
     others = {job: values for job, values in known.get("jobs", {}).items() if job not in asked}
-    differ = changes(known.get("fixed", {}), fixed, {*known.get("keys", []), *keys})
+    before = known.get("fixed")  # older versions did not store it
+    differ = changes(before, fixed, {*known.get("keys", []), *keys}) if before and fixed else []
     if differ:
         more = f" and {len(differ) - SAID} more" if len(differ) > SAID else ""
         return set(others), ", ".join(differ[:SAID]) + more
