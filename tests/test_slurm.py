@@ -349,6 +349,21 @@ def test_where_slurm_does_not_answer_no_job_is_submitted_twice(refusing: SlurmPo
     assert not Path("taken").exists()
 
 
+def test_where_slurm_refuses_new_jobs_those_that_go_on_are_counted(refusing: SlurmPool, tmp_path: Path) -> None:
+    refusing.start([task("a")])
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\necho '12|RUNNING|{refusing.name}-a'\n")
+    with pytest.raises(UserError, match="; 1 jobs of this sweep go on in SLURM"):
+        pool().start([task("a"), task("b")])
+
+
+def test_slurm_that_has_forgotten_all_jobs_is_asked_once(refusing: SlurmPool, tmp_path: Path) -> None:
+    refusing.start([task("a")])
+    Path("taken").unlink()
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\necho >> {tmp_path / 'asked'}\n")
+    pool().start([task("a")])
+    assert (tmp_path / "asked").read_text().count("\n") == 1
+
+
 def test_without_slurm_the_launcher_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="slurm"):

@@ -42,6 +42,15 @@ def test_the_view_has_the_best_cells(folder: SweepFolder) -> None:
     assert any(line.startswith("optimizer.lr=0.01 ") and line.endswith("2/3") for line in lines)
 
 
+def test_values_that_are_spelled_in_two_ways_are_one_cell_of_the_view(folder: SweepFolder) -> None:
+    stored = folder.read()
+    values = next(values for values in stored["jobs"].values() if values == {"optimizer.lr": "0.01", "seed": "2"})
+    values["optimizer.lr"] = "1e-2"
+    folder.asked.write_text(json.dumps(stored))
+    lines = shown(folder).splitlines()
+    assert any(line.startswith("optimizer.lr=0.01 ") and line.endswith("2/3") for line in lines)
+
+
 def test_the_view_has_the_reason_of_a_failure(folder: SweepFolder) -> None:
     assert "failed: optimizer.lr=0.01 seed=0: loss is nan in epoch 3 (made up)" in shown(folder)
 

@@ -84,7 +84,8 @@ class SlurmPool:
         """Raises UserError where SLURM refuses the jobs, or does not answer."""
         known = self._submitted_before(tasks)
         new = [task for task in tasks if task.folder not in known]
-        self.active += [*known.values(), *map(Entry, new, self._submit(new))]
+        self.active += known.values()  # also where SLURM refuses the others
+        self.active += map(Entry, new, self._submit(new))
 
     def _submit(self, tasks: Sequence[Task]) -> list[Any]:
         """One job a task; several are one job array."""
@@ -120,7 +121,9 @@ class SlurmPool:
         for task in tasks if self.cluster == "slurm" else ():
             with suppress(OSError):
                 noted[self._note(task).read_text()] = task
-        known = (jobs_of(noted) or jobs_of(noted)) if noted else {}  # a busy SLURM may not answer once
+        known = jobs_of(noted) if noted else {}
+        if known is None:  # a busy SLURM may not answer once
+            known = jobs_of(noted)
         if known is None:
             what = f"squeue does not say whether {len(noted)} jobs, submitted before, are still queued"
             raise UserError(f"{what}; once it answers, {self._go_on()}")

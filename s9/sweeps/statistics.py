@@ -147,8 +147,8 @@ def _leads(
     """(the best cell, that cell minus each other one, by Tukey and Kramer over all cells that can be compared)."""
     scored = [at for at, sample in enumerate(samples) if sample.scores]
     means = {at: float(full.coefficients[place]) for place, at in enumerate(scored)}
-    compared = _linked(samples) if paired else scored
-    best = max(compared, key=lambda at: means[at])
+    compared = set(_linked(samples) if paired else scored)
+    best = max(sorted(compared), key=lambda at: means[at])
     half = critical_range(1 - ALPHA, max(2, len(compared)), full.df) / math.sqrt(2)
     leads: list[Difference | None] = []
     for at, sample in enumerate(samples):

@@ -12,6 +12,7 @@ from rich.text import Text
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.screen import minutes, shown
 from s9.sweeps.table import Row, cells_of
+from s9.sweeps.values import one_spelling
 from s9.system.errors import UserError
 from s9.system.letters import as_text, one_line
 from s9.tracking.folder import RunFolder
@@ -43,7 +44,8 @@ class Watch:
         stored = self.folder.read()
         self.keys = stored.get("keys", [])
         self.rows = [
-            self.done.get(job) or self.folder.row(job, values) for job, values in stored.get("jobs", {}).items()
+            self.done.get(job) or self.folder.row(job, values)
+            for job, values in one_spelling(stored.get("jobs", {})).items()
         ]
         self.done = {row.job: row for row in self.rows if row.state == "done"}
         return Group(self.text(self.standing()), *self.running_now(), *self.best_cells(), *self.lost())
