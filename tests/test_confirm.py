@@ -1,5 +1,6 @@
 """`python -m s9.confirm` as a real process on real sweeps of a tiny network; its mistakes are one line each."""
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from s9.config.schema import Config
+from s9.sweeps.answer import answer_of
 from s9.sweeps.confirmation import ConfirmationFolder
 from s9.sweeps.jobs import SweepFolder
 from s9.tracking.folder import RunFolder
@@ -127,6 +130,74 @@ def test_cells_of_added_keys_and_of_texts_in_mappings_are_confirmed(here: Path) 
     configs = [RunFolder(Path(row.folder)).read_config() for row in held.rows()[1]]
     assert sorted(config.optimizer["dampening"] for config in configs) == [0, 0, 0.1, 0.1]
     assert {config.optimizer["momentum"] for config in configs} == {0.7}
+
+
+def of_both(here: Path) -> list[Config]:
+    """The configurations that the confirmation has trained."""
+    rows = SweepFolder(here / f"{NAME}-confirm").rows()[1]
+    return [RunFolder(Path(row.folder)).read_config() for row in rows]
+
+
+def test_cells_of_two_commands_are_confirmed_as_they_were_trained(here: Path) -> None:
+    all_done(["-m", *SHORT, "optimizer.lr=0.1,0.2", "seed=0,1", "sweep.name=x"])
+    all_done(["-m", *SHORT, "optimizer.lr=0.2", "model.dropout=0.1,0.2", "seed=0,1", "sweep.name=x"])
+    pair = ["best=model.dropout=0.1 optimizer.lr=0.2", "baseline=optimizer.lr=0.1"]
+    done = confirm(here, f"sweep={NAME}", "seeds=2", *pair)
+    assert done.returncode == 0, done.stderr
+    assert "Confirmed on 2 fresh seeds each" in done.stdout or "nothing says what is chance" in done.stdout
+    trained = sorted((config.model.dropout, config.optimizer["lr"]) for config in of_both(here))
+    assert trained == [(0, 0.1), (0, 0.1), (0.1, 0.2), (0.1, 0.2)]
+
+
+def test_a_cell_whose_values_no_longer_say_what_it_was_is_refused(here: Path) -> None:
+    plan = all_done(["-m", *SHORT, "optimizer.lr=0.1,0.2", "seed=0,1", "sweep.name=x"])
+    stored = plan.folder.read()
+    stored["arguments"].append("model.dropout=0.3")  # as a file of conf/ that has changed
+    plan.folder.asked.write_text(json.dumps(stored))
+    done = confirm(here, f"sweep={NAME}", "seeds=2", "best=optimizer.lr=0.2", "sweep.dry_run=true")
+    assert done.returncode == 2
+    assert "best: optimizer.lr=0.2 does not stand for the configuration of its jobs any more" in done.stderr
+
+
+def test_a_seed_that_a_second_command_gave_to_all_its_jobs_is_not_fresh(here: Path) -> None:
+    for seeds in ("seed=0,1,2", "seed=3"):
+        all_done(["-m", *SHORT, seeds, "model.dropout=0,0.1", "sweep.name=x"])
+    folder = SweepFolder(here / NAME)
+    assert {row.values["seed"] for row in folder.rows()[1]} == set("0123")
+    assert folder.read_summary()[0].keys() >= {"seed", "model.dropout"}
+    assert "fresh seeds: 4, 5\n" in confirm(here, f"sweep={NAME}", "seeds=2", "sweep.dry_run=true").stdout
+
+
+def test_a_confirmation_of_a_former_configuration_is_left_out(here: Path) -> None:
+    wanted = ["-m", *SHORT, "model.dropout=0,0.1", "seed=0,1", "sweep.name=x"]
+    all_done(wanted)
+    assert confirm(here, f"sweep={NAME}", "seeds=2").returncode == 0
+    (first,) = answer_of(SweepFolder(Path(NAME))).confirmations
+    all_done([*wanted, "trainer.batch_size=32"])
+    answer = answer_of(SweepFolder(Path(NAME)))
+    assert (first.former, first.whole, answer.confirmations[0].former) == (False, True, True)
+    assert "Confirmations of cells that this sweep no longer has are left out: 1." in answer.sentences
+    assert not [line for line in answer.sentences if line.startswith("Confirm") and "dropout" in line]
+
+
+def test_a_fixed_argument_may_need_the_option_that_is_swept(here: Path) -> None:
+    own = [a for a in SHORT if not a.startswith("aug")]
+    all_done(["-m", *own, "aug=full,strong", "aug.transforms.shift_scale_rotate.p=0.4", "seed=0,1", "sweep.name=x"])
+    done = confirm(here, f"sweep={NAME}", "seeds=2", "best=aug=strong", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert "best: aug=strong; baseline: aug=full; fresh seeds: 2, 3\n" in done.stdout
+
+
+def test_a_cell_without_an_experiment_is_confirmed(here: Path) -> None:
+    (here / "own" / "experiment").mkdir(parents=True)
+    (here / "own" / "experiment" / "drop.yaml").write_text("# @package _global_\nmodel: {dropout: 0.1}\n")
+    cells = "sweep.cells=[{}, {optimizer.lr: 0.1}, {experiment: drop}]"
+    all_done(["-m", "--config-dir=own", *SHORT, "seed=0,1", cells, "sweep.name=x"])
+    done = confirm(here, f"sweep={NAME}", "seeds=2", "best=experiment=drop")
+    assert "baseline: optimizer.lr=0.02 experiment=null; fresh seeds: 2, 3\n" in done.stdout, done.stderr
+    assert sorted(config.model.dropout for config in of_both(here)) == [0, 0, 0.1, 0.1]
+    done = confirm(here, f"sweep={NAME}", "seeds=2", "best=optimizer.lr=0.1", "sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_launcher_takes_none_of_the_settings_of_the_sweeps_own(here: Path) -> None:

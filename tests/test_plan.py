@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from s9.cli.compose import Asked, compose
+from s9.cli.launch import quoted
+from s9.cli.mistakes import parse
 from s9.cli.plan import Plan, plan_of
+from s9.cli.sweep import go_on
 from s9.system.errors import UserError
 
 DIGITS = "data=digits"
@@ -57,7 +60,8 @@ def test_a_sweep_has_the_folder_that_it_is_given(arguments: list[str], folder: s
 def test_a_name_beside_a_folder_is_said_to_have_no_effect() -> None:
     (line,) = plan("seed=0,1", "hydra.sweep.dir=a", "sweep.name=mine").said
     assert line == "sweep.name=mine has no effect: hydra.sweep.dir=a is the sweep's own folder"
-    assert not plan("seed=0,1", "hydra.sweep.dir=outputs/sweeps/mine", "sweep.name=mine").said  # as resume= gives both
+    for place in ("outputs/sweeps/mine", Path("outputs/sweeps/mine").absolute()):  # as resume= gives both
+        assert not plan("seed=0,1", f"hydra.sweep.dir={place}", "sweep.name=mine").said
 
 
 def test_otherwise_it_is_named_by_what_is_swept() -> None:
@@ -95,6 +99,17 @@ def test_an_odd_value_in_the_command_of_a_job_is_the_same_in_a_shell() -> None:
     value = 'name="it\'s [1], $HOME"'
     found = plan("seed=0,1", value).jobs[0]
     assert compose(Asked(shlex.split(found.command)[3:]))[0].name == found.config.name == "it's [1], $HOME"
+
+
+def test_the_command_that_goes_on_runs_failed_jobs_again_where_that_was_asked_for() -> None:
+    assert go_on(plan("seed=0,1", "sweep.name=x")) == "python -m s9.train resume=outputs/sweeps/x"
+    again = go_on(plan("seed=0,1", "sweep.name=x", "sweep.retry=failed"))
+    assert again == "python -m s9.train resume=outputs/sweeps/x sweep.retry=failed"
+
+
+@pytest.mark.parametrize("path", ["a b", "it's", "a\\", "a\\'b", "${x}"])
+def test_a_quoted_path_is_read_as_it_was(path: str) -> None:
+    assert parse(f"x={quoted(path)}").value() == path
 
 
 # --- cells and exclusions

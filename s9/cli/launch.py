@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -230,7 +231,8 @@ def resume_sweep(given: str, more: Sequence[str], interrupts: Interrupts) -> int
 
 def quoted(path: object) -> str:
     """As an argument's value, whatever is in it."""
-    return "'" + str(path).replace("'", "\\'") + "'"
+    text: str = QuotedString(str(path), Quote.single).with_quotes()
+    return text
 
 
 def told(outcome: Any) -> int:

@@ -76,8 +76,10 @@ def plan_of(asked: Asked) -> Plan:
         composer = Composer(replace(shared, overrides=of_hydra), options)
         grid = grid_of([*params, *of_jobs], sweep, options, composer.known)
         of_single = [a for a in of_hydra if not _key(a).startswith((*OF_SWEEP, *IGNORED))]
-        names = _Digests()
-        jobs, more = _jobs(grid, composer, replace(shared, overrides=of_single), names)
+        chosen = own.sweep.dir if any(_key(a) == "hydra.sweep.dir" for a in common) else None
+        folder = SweepFolder(Path(chosen) if chosen else _path(sweep, grid, of_jobs))
+        keys, names = (*grid.keys, *folder.read().get("keys", [])), _Digests()
+        jobs, more = _jobs(grid, composer, replace(shared, overrides=of_single), names, keys=keys)
     said += [*more, *_remarks(grid, of_jobs, sweep)]
     if grid.left_out:
         said.append(f"sweep.exclude leaves out {grid.left_out} of {grid.left_out + len(grid.combinations)} jobs")
@@ -85,11 +87,11 @@ def plan_of(asked: Asked) -> Plan:
         raise UserError("this sweep has no jobs: sweep.exclude leaves out all of them")
     settings = OmegaConf.to_container(own.launcher, resolve=True)
     settings = {str(k): v for k, v in settings.items() if k != "_target_"} if isinstance(settings, dict) else {}
-    chosen = own.sweep.dir if any(_key(a) == "hydra.sweep.dir" for a in common) else None
-    folder = SweepFolder(Path(chosen) if chosen else _path(sweep, grid, of_jobs))
-    if chosen and sweep.name is not None and folder.path != SWEEPS / sweep.name:
+    if chosen and sweep.name is not None and folder.path.resolve() != (SWEEPS / sweep.name).resolve():
         said.append(f"sweep.name={sweep.name} has no effect: hydra.sweep.dir={chosen} is the sweep's own folder")
-    return Plan(jobs, grid.keys, folder, sweep, launcher=launcher, settings=settings, said=said, fixed=names.fixed)
+    return Plan(
+        jobs, grid.keys, folder, sweep, launcher=launcher, settings=settings, said=said, fixed=names.fixed or {}
+    )
 
 
 def of_sweep(argument: str) -> bool:
@@ -135,8 +137,10 @@ def _remarks(grid: Grid, of_jobs: Sequence[str], sweep: SweepConfig) -> list[str
     return said
 
 
-def _jobs(grid: Grid, composer: Composer, shared: Asked, names: "_Digests") -> tuple[list[Job], list[str]]:
-    """(the jobs, each once, lines about values without effect)."""
+def _jobs(
+    grid: Grid, composer: Composer, shared: Asked, names: "_Digests", *, keys: Sequence[str]
+) -> tuple[list[Job], list[str]]:
+    """(the jobs, each once and with its values of `keys`, lines about values without effect)."""
     jobs: dict[str, Job] = {}
     twins: dict[str, int] = {}
     began, told = time.monotonic(), False
@@ -144,14 +148,14 @@ def _jobs(grid: Grid, composer: Composer, shared: Asked, names: "_Digests") -> t
         if at == SLOW and time.monotonic() - began > 2 and not told:
             told = True
             print(f"checking {len(grid.combinations)} jobs", flush=True)
-        config, values = composer.config_of(combination), _values(combination, grid.keys, composer)
-        digest, cell = names.of(config)
-        if digest in jobs:
+        config, values = composer.config_of(combination), _values(combination, keys, composer)
+        name, cell = names.of(config)
+        if name in jobs:
             for key in grid.keys:
-                if values.get(key) != jobs[digest].values.get(key):
+                if values.get(key) != jobs[name].values.get(key):
                     twins[key] = twins.get(key, 0) + 1
             continue
-        jobs[digest] = Job(digest, values, config, command_of(combination, shared), cell=cell)
+        jobs[name] = Job(name, values, config, command_of(combination, shared), cell=cell)
     said = [f"{key} does not change what is computed: {n} jobs are left out as repeats" for key, n in twins.items()]
     first = next(iter(jobs.values()), None)
     said += composer.said
@@ -159,11 +163,11 @@ def _jobs(grid: Grid, composer: Composer, shared: Asked, names: "_Digests") -> t
 
 
 def _values(combination: Combination, keys: Sequence[str], composer: Composer) -> dict[str, str]:
-    """Of the swept keys, as written; of a key that sweep.cells does not name for this job, what the job has."""
+    """Of these keys, as written; of a key that sweep.cells or this command does not name, what the job has."""
     values = dict(combination.swept)
     for key in keys:
         if key not in values:
-            with suppress(UserError):  # a key that only other cells add
+            with suppress(UserError):  # a key that only other jobs have
                 held = composer.known(combination, key)
                 held = OmegaConf.to_container(held) if OmegaConf.is_config(held) else held
                 values[key] = as_argument(key, held).partition("=")[2]
@@ -181,8 +185,7 @@ class _Digests:
 
         self.identity_as_asked, self.fingerprint_of = identity_as_asked, fingerprint_of
         self.images: dict[str, str | None] = {}
-        self.fixed: dict[str, Any] = {}
-        self.count = 0
+        self.fixed: dict[str, Any] | None = None
 
     def of(self, config: Config) -> tuple[str, str]:
         """(the job's name, that of its cell)."""
@@ -191,8 +194,7 @@ class _Digests:
             self.images[key] = self.fingerprint_of(config)
         identity = self.identity_as_asked(config, self.images[key])
         parts = flat(identity)
-        self.fixed = common(self.fixed, parts) if self.count else parts
-        self.count += 1
+        self.fixed = parts if self.fixed is None else common(self.fixed, parts)
         return digest(identity), digest(identity | {"seed": None})
 
 

@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from s9.sweeps.confirmation import ConfirmationFolder, command_of, confirms
 from s9.sweeps.drive import Drive, Ended
 from s9.sweeps.jobs import SWEEPS, Job
 from s9.sweeps.screen import Screen, minutes
-from s9.sweeps.table import Row, show, warn_mixed
+from s9.sweeps.table import SEED, Row, show, warn_mixed
 from s9.sweeps.task import Pool
 from s9.system.interrupt import Interrupted, Interrupts
 
@@ -44,7 +45,8 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
     to_run.sort(key=lambda job: ORDER.index(rows[job.digest].state))
     if plan.sweep.dry_run:
         return dry_run(plan, list(rows.values()), to_run)
-    plan.folder.note(lasting(arguments), plan.keys, plan.jobs, paired=plan.sweep.paired, fixed=plan.fixed)
+    seeded = [replace(job, values=job.values | {SEED: str(job.config.seed)}) for job in plan.jobs]  # swept or not
+    plan.folder.note(lasting(arguments), plan.keys, seeded, paired=plan.sweep.paired, fixed=plan.fixed)
     if to_run:
         pool = pool_for(plan, to_run)
         slots = min(pool.room(), len(to_run))
@@ -121,9 +123,10 @@ def drive(plan: Plan, jobs: list[Job], screen: Screen, *, pool: Pool, interrupts
 
 def go_on(plan: Plan) -> str:
     asked = ConfirmationFolder(sweep).read() if (sweep := confirms(plan.folder.path)) else []
+    command = f"{COMMAND} {shlex.quote(f'resume={plan.folder.path}')}"
     if sweep and asked:  # which also says what the jobs show
-        return command_of(sweep, asked[-1]) + allow_words()
-    return f"{COMMAND} {shlex.quote(f'resume={plan.folder.path}')}{allow_words()}"
+        command = command_of(sweep, asked[-1])
+    return f"{command}{' sweep.retry=failed' if plan.sweep.retry else ''}{allow_words()}"
 
 
 def counted(rows: Collection[Row], plan: Plan) -> str:

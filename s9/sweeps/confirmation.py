@@ -4,7 +4,7 @@ import json
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from scipy import stats
@@ -12,7 +12,7 @@ from scipy import stats
 from s9.sweeps.analysis import Difference
 from s9.sweeps.jobs import SweepFolder
 from s9.sweeps.table import SEED, Row
-from s9.sweeps.values import mean_the_same
+from s9.sweeps.values import have, mean_the_same
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 
@@ -22,28 +22,35 @@ ASKED, SUFFIX = "confirm.json", "-confirm"
 
 @dataclass(frozen=True)
 class Asked:
-    """One confirmation that was asked for. counts: numbers of seeds, one after another; more than one was raised."""
+    """One confirmation that was asked for.
+
+    counts: numbers of seeds, one after another; more than one was raised. cells: the digests of best and baseline, as
+    in the sweep's sweep.json; none where that does not have both.
+    """
 
     best: dict[str, str]
     baseline: dict[str, str]
     seeds: list[int]
     counts: list[int]
     paired: bool = False
+    cells: list[str] = field(default_factory=list)
 
-    def compares(self, best: Mapping[str, str], baseline: Mapping[str, str]) -> bool:
-        return mean_the_same(self.best, best) and mean_the_same(self.baseline, baseline)
+    def compares(self, best: Mapping[str, str], baseline: Mapping[str, str], cells: Sequence[str]) -> bool:
+        same = not self.cells or not cells or self.cells == list(cells)
+        return same and mean_the_same(self.best, best) and mean_the_same(self.baseline, baseline)
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """What the fresh seeds say. difference: best minus baseline, None below two seeds each and without any spread.
 
-    n: how many are done, of each.
+    n: how many are done, of each. former: of a configuration that the sweep no longer has.
     """
 
     asked: Asked
     n: tuple[int, int]
     difference: Difference | None
+    former: bool
 
     @property
     def whole(self) -> bool:
@@ -55,6 +62,7 @@ class ConfirmationFolder:
 
     def __init__(self, sweep: Path):
         sweep = sweep if sweep.name not in ("", "..") else sweep.resolve()
+        self.sweep = SweepFolder(sweep)
         self.folder = SweepFolder(sweep.with_name(f"{sweep.name}{SUFFIX}"))
         self.asked = self.folder.path / ASKED
 
@@ -66,20 +74,27 @@ class ConfirmationFolder:
             return []
 
     def asked_for(
-        self, best: Mapping[str, str], baseline: Mapping[str, str], count: int, *, used: Iterable[int], paired: bool
+        self,
+        best: Mapping[str, str],
+        baseline: Mapping[str, str],
+        count: int,
+        *,
+        used: Iterable[int],
+        paired: bool,
+        cells: Sequence[str] = (),
     ) -> Asked:
         """What is asked: the seeds of an earlier confirmation of the same cells, then fresh ones up to `count`.
 
-        used: seeds that took part in choosing the best.
+        used: seeds that took part in choosing the best. cells: as `Asked` has them.
         """
         stored = self.read()
-        before = next((one for one in stored if one.compares(best, baseline)), None)
+        before = next((one for one in stored if one.compares(best, baseline, cells)), None)
         seeds, counts = (list(before.seeds), list(before.counts)) if before else ([], [])
         first = 1 + max([-1, *used, *(seed for one in stored for seed in one.seeds)])
         seeds += range(first, first + max(0, count - len(seeds)))
         if count > max(counts, default=0):
             counts.append(count)
-        return Asked(dict(best), dict(baseline), seeds=seeds, counts=counts, paired=paired)
+        return Asked(dict(best), dict(baseline), seeds=seeds, counts=counts, paired=paired, cells=list(cells))
 
     def note(self, asked: Asked) -> None:
         """Stores what is asked as the newest.
@@ -87,7 +102,7 @@ class ConfirmationFolder:
         Raises:
             UserError: the folder cannot be written.
         """
-        others = [one for one in self.read() if not one.compares(asked.best, asked.baseline)]
+        others = [one for one in self.read() if not one.compares(asked.best, asked.baseline, asked.cells)]
         content = [asdict(one) for one in [*others, asked]]
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -97,12 +112,15 @@ class ConfirmationFolder:
 
     def confirmations(self) -> list[Confirmation]:
         """What each one that was asked for shows, oldest first."""
-        stored = self.read()
+        stored, sweep = self.read(), self.sweep.read()
         rows = self.folder.rows()[1] if stored else []
+        known = sweep.get("cells", {})
+        whole = not sweep.get("jobs", {}).keys() - known.keys()  # older versions did not store cells
         found = []
         for asked in stored:
             best, baseline = (_scores(rows, cell, asked.seeds) for cell in (asked.best, asked.baseline))
-            found.append(Confirmation(asked, (len(best), len(baseline)), _difference(best, baseline, asked)))
+            n, difference = (len(best), len(baseline)), _difference(best, baseline, asked)
+            found.append(Confirmation(asked, n, difference, former=whole and not {*known.values()} >= {*asked.cells}))
         return found
 
 
@@ -122,7 +140,7 @@ def command_of(sweep: Path, asked: Asked | None = None) -> str:
 def _scores(rows: Sequence[Row], cell: Mapping[str, str], seeds: Sequence[int]) -> dict[str, float]:
     """Val accuracies by seed."""
     wanted = {str(seed) for seed in seeds}
-    own = (row for row in rows if mean_the_same({k: v for k, v in row.values.items() if k != SEED}, cell))
+    own = (row for row in rows if have(row.values, cell))
     return {row.values[SEED]: row.score for row in own if row.score is not None and row.values.get(SEED) in wanted}
 
 

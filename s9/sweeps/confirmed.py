@@ -20,10 +20,14 @@ def confirmed_in_words(
     if (sweep := confirms(path)) is not None:
         shows = f"python -m s9.report {shlex.quote(f'sweep={sweep}')}"
         return [f"These are fresh seeds, which confirm another sweep: {shows} shows what they say."]
+    former = sum(one.former for one in confirmations)
+    confirmations = [one for one in confirmations if not one.former]
+    said = [line for confirmation in reversed(confirmations) for line in _confirmed(path, confirmation)]
+    if former:
+        said.append(f"Confirmations of cells that this sweep no longer has are left out: {former}.")
     if not confirmations:
         why = "The best cell's mean is too high, because the cell was chosen for it"
-        return [f"{why}. To measure the cell without bias: {command_of(path)}"]
-    said = [line for confirmation in reversed(confirmations) for line in _confirmed(path, confirmation)]
+        return [*said, f"{why}. To measure the cell without bias: {command_of(path)}"]
     if len(confirmations) > 1:
         said.append(f"{len(confirmations)} confirmations were made; each interval is 95 % by itself.")
     used = {row.values.get(SEED) for cell in cells for row in cell.rows}

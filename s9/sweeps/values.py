@@ -39,6 +39,11 @@ def mean_the_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return one.keys() == other.keys() and all(meaning(value) == meaning(other[key]) for key, value in one.items())
 
 
+def have(values: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether they have all of `wanted`, and perhaps more keys; a key that they have not is null, as no experiment."""
+    return all(meaning(values.get(key, "null")) == meaning(value) for key, value in wanted.items())
+
+
 def one_spelling(jobs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """The jobs' values, each as its first job spells it."""
     first: dict[tuple[str, str], str] = {}
