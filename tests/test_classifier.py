@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import s9
+from s9.config.data import FolderConfig
 from s9.data.image_set import Split
 from s9.data.sources.decode import decode_image
 from s9.inference.classifier import Classifier, load
 from s9.inference.inputs import Given
 from s9.inference.predict import in_batches
+from s9.inference.scored_images import Chosen, images_to_score
 from s9.models.shipped import shipped
 from s9.runs.about import about_weights
 from s9.system.errors import UserError
@@ -103,13 +106,21 @@ def test_a_deep_image_is_read_with_the_bits_that_training_used(tmp_path: Path) -
     assert originals[:, 56:72, 56:72].mean() == pytest.approx(127.5, abs=10)
     known = stored.read_images()
     assert known is not None and known.bits == net.facts.bits == 12
+    dark = tmp_path / "dark" / "0" / "dark.png"
+    dark.parent.mkdir(parents=True)
+    Image.fromarray(random.integers(0, 900, (16, 16), np.uint16)).save(dark)
+    data = stored.read_config().data
+    assert isinstance(data, FolderConfig)
+    data = replace(data, root=str(tmp_path / "dark"))
+    scored = images_to_score(Chosen(data, data), 0, "all", known=known)
+    assert same(scored.parts[0].images[0], decode_image(dark, 16, bits=12).pixels)
 
 
-def test_images_of_before_december_2026_have_all_16_bits(trained: RunFolder, tmp_path: Path) -> None:
+def test_images_of_before_december_2026_say_nothing_of_bits(trained: RunFolder, tmp_path: Path) -> None:
     """And weights of such images stay as they were, so that earlier versions read them."""
     assert "bits" not in read_about(trained.final)["images"]
     older, content = RunFolder(tmp_path), json.loads(trained.images.read_bytes())
-    assert content.pop("bits") == 16
+    assert content.pop("bits") is None
     older.images.write_text(json.dumps(content))
     assert older.read_images() == trained.read_images()
 
@@ -237,7 +248,7 @@ def test_a_run_without_weights_names_the_command_that_goes_on(trained: RunFolder
     begun = RunFolder(tmp_path / "begun")
     begun.path.mkdir()
     shutil.copy(trained.config, begun.config)
-    with pytest.raises(UserError, match=r"has no final weights yet; python -m s9.train resume=.*begun goes on"):
+    with pytest.raises(UserError, match=r"has no final weights yet; to go on: python -m s9.train resume=.*begun$"):
         load(begun.path)
 
 

@@ -20,7 +20,7 @@ from s9.tracking.differences import differing_keys, unfair
 from s9.tracking.folder import RunFolder
 from s9.tracking.paired import Pair
 from s9.tracking.same_images import order_as
-from tests.compared_runs import SMALL, facts, make_run, rewritten
+from tests.compared_runs import CLASSES, SMALL, facts, make_run, rewritten
 from tests.conftest import composed
 from tests.doors import error_line, run
 
@@ -152,18 +152,32 @@ def test_a_setting_that_is_unfair_is_named(override: str, said: str, tmp_path: P
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.val_seed=1", "other val images: A the usual part of train, chosen by seed 0; B the usual part of train"),
-        ("data.val_size=0.1", "other val images: A the usual part of train, chosen by seed 0; B 0.1 of train, chosen"),
-        ("data.test_size=0.2", "other test images: A the usual part of train; B 0.2 of train"),
+        (
+            "data.val_seed=1",
+            ["val images: A 4 of train less 6 of test, chosen by seed 0; B 4 of train less 6 of test, c"],
+        ),
+        (
+            "data.val_size=0.5",
+            ["val images: A 4 of train less 6 of test, chosen by seed 0; B 12 of train less 6 of test"],
+        ),
+        (
+            "data.test_size=0.5",
+            [
+                "val images: A 4 of train less 6 of test, chosen by seed 0; B 3 of train less 15 of test",
+                "test images: A 6 o",
+            ],
+        ),
+        ("data.test_size=0.2", []),  # what null stands for
+        ("data.val_size=4", []),
     ],
 )
-def test_another_part_of_a_folder_that_was_held_out_is_named(override: str, said: str, tmp_path: Path) -> None:
+def test_another_part_of_a_folder_that_was_held_out_is_named(override: str, said: list[str], tmp_path: Path) -> None:
     of_folder = ("data=folder", "data.root=photos", *SMALL[1:])
-    flat = replace(facts(), contents={"train": facts().contents["train"]})
+    flat = replace(facts(), contents={"train": {name: (10, name) for name in CLASSES}})
     first = make_run(tmp_path / "a", config=composed(*of_folder), images=flat)
     second = make_run(tmp_path / "b", config=composed(*of_folder, override), images=flat)
-    (line,) = unfairness(first, second)
-    assert line.startswith(said)
+    lines = unfairness(first, second)
+    assert [line.startswith(f"other {start}") for line, start in zip(lines, said, strict=True)] == [True] * len(said)
 
 
 def test_other_images_of_one_folder_are_not_taken_for_the_same_in_another_order(tmp_path: Path) -> None:

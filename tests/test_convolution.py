@@ -54,10 +54,10 @@ def test_gradients_are_those_of_torch(kernel: int, stride: int, dilation: int, p
         assert torch.allclose(got, exact, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{"padding": 2}, {"padding": 4, "dilation": 2}, {"padding": 2, "stride": 2}])
-def test_a_large_kernel_with_two_outputs_a_channel_computes_in_bfloat16(settings: dict[str, int]) -> None:
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_large_kernel_with_two_outputs_a_channel_computes_in_bfloat16(padding: int) -> None:
     torch.manual_seed(0)
-    convolution, images = Convolution(8, 16, 5, groups=8, **settings), torch.randn(2, 8, 12, 12)
+    convolution, images = Convolution(8, 16, 5, groups=8, padding=padding), torch.randn(2, 8, 12, 12)
     with torch.autocast("cpu", torch.bfloat16):
         out = convolution(images)
     out.float().sum().backward()

@@ -81,7 +81,7 @@ def test_a_link_back_up_is_not_followed_for_ever(photo: Path, tmp_path: Path) ->
 def test_a_link_to_an_image_that_is_gone_is_named_when_it_is_read(photo: Path, tmp_path: Path) -> None:
     (photo.parent / "gone.jpg").symlink_to(tmp_path / "nowhere")
     gone = find_images([str(photo.parent)], tmp_path).found[1]
-    assert pixels_of(gone, 8, "crop") == "there is no such file"
+    assert pixels_of(gone, 8, "crop", None) == "there is no such file"
 
 
 @pytest.mark.timeout(30)
@@ -177,7 +177,7 @@ def test_standard_input_may_be_an_image(photo: Path, tmp_path: Path, pipe: Calla
 def test_standard_input_may_be_half_an_image(photo: Path, tmp_path: Path, pipe: Callable[[bytes], None]) -> None:
     pipe(b"\x89PNG\r\n\x1a\n\0\0")
     (image,) = find_images(["-"], tmp_path).found
-    assert str(pixels_of(image, 8, "crop")).startswith("cannot be read as an image (")
+    assert str(pixels_of(image, 8, "crop", None)).startswith("cannot be read as an image (")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
@@ -223,12 +223,12 @@ def test_pixels_are_those_of_training(awkward: Path, tmp_path: Path, resize: str
     with quiet():
         for image in find_images([str(awkward)], tmp_path).found[::9]:
             wanted = decode_image(Path(image.path), 24, resize=resize).pixels
-            assert np.array_equal(pixels_of(image, 24, resize), wanted), image.path
+            assert np.array_equal(pixels_of(image, 24, resize, None), wanted), image.path
 
 
 def test_why_a_file_is_broken_is_said_as_in_training(awkward: Path) -> None:
     half = awkward / "meadow" / "half.jpg"
     with pytest.raises(BrokenImageError) as raised:
         decode_image(half, 24)
-    said = pixels_of(Given("half", str(half)), 24, "crop")
+    said = pixels_of(Given("half", str(half)), 24, "crop", None)
     assert said == f"cannot be read as an image ({raised.value.reason})"

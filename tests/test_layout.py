@@ -1,6 +1,7 @@
 """Any sane folder of images is understood without an option: where its classes are, and which folder is val."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,14 @@ def test_folders_of_splits_without_class_folders_are_no_classes(load: Callable[.
     for name, split in (("cat", "train"), ("dog", "test")):
         (tmp_path / "flat" / name).rename(tmp_path / "flat" / split)
     said = refused(load, tmp_path / "flat")
-    assert "flat: test and train hold no class folders; wanted: <root>/<class>/*, or <root>/train/<class>/*" in said
+    assert (
+        "flat: there are no class folders in test and train; wanted: <root>/<class>/*, or <root>/train/<class>" in said
+    )
+    fill(tmp_path / "half" / "test", 5)
+    fill(tmp_path / "half" / "other", 5)
+    (tmp_path / "half" / "other" / "cat").rename(tmp_path / "half" / "train")
+    shutil.rmtree(tmp_path / "half" / "other")
+    assert "half: there are no class folders in train; wanted:" in refused(load, tmp_path / "half")
 
 
 # Folders of splits

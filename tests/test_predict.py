@@ -213,7 +213,7 @@ def test_a_name_loses_its_middle(text: str, width: int, wanted: str) -> None:
 
 def test_the_picture_has_each_image_that_could_be_read(frontier: Classifier, photos: Path) -> None:
     read = [Given(path.name, str(path)) for path in sorted(photos.glob("[mo]*.png"))]
-    figure = bars_figure([(image, frontier(image.path)) for image in read], 3, title="frontier")
+    figure = bars_figure([(image, frontier(image.path)) for image in read], 3, title="frontier", bits=None)
     assert len(figure.axes[0].images) == FEW
     assert len(figure.axes[0].patches) == FEW * 3 * 2  # a bar on a track for each class
 
@@ -222,7 +222,7 @@ def test_long_names_fit_into_the_picture(frontier: Classifier, photos: Path) -> 
     names = tuple(f"{number}{'a very long name of a class $x_1^2$ ' * 5}" for number in range(10))
     talkative = replace(frontier, facts=replace(frontier.facts, class_names=names))
     image = Given("folder/" * 30, str(photos / "m0.png"))
-    figure = bars_figure([(image, talkative(image.path))], 5, title="run/" * 90)
+    figure = bars_figure([(image, talkative(image.path))], 5, title="run/" * 90, bits=None)
     figure.canvas.draw()
     width = figure.bbox.width
     texts = [*figure.axes[0].texts, *figure.texts]

@@ -74,11 +74,11 @@ def test_the_original_keeps_its_shape_and_is_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     thirds(900, 300).save(tmp_path / "a.png", exif=exif)
-    found = original(tmp_path / "a.png", 120)
+    found = original(tmp_path / "a.png", 120, None)
     assert found.shape == (120, 40, 3)
     assert found[0, 20].tolist() == [255, 0, 0] and found[-1, 20].tolist() == [0, 0, 255]
 
 
 def test_a_small_original_is_not_enlarged(tmp_path: Path) -> None:
     thirds().save(tmp_path / "a.png")
-    assert original(tmp_path / "a.png", 128).shape == (30, 90, 3)
+    assert original(tmp_path / "a.png", 128, None).shape == (30, 90, 3)

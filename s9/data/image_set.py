@@ -12,8 +12,6 @@ from s9.system.errors import UserError
 
 CHUNK = 1000  # images read at a time where all of them may not fit into memory
 
-ALL_BITS = 16  # of a channel of a file with more than 8
-
 
 class Rows:
     """Selected rows of a memory-mapped array, in any order; indexing reads the rows into an ordinary array."""
@@ -75,7 +73,7 @@ class ImageFacts:
 
     class_names: by label. image_size: pixels on a side. mean, std: (3,) of RGB in [0, 1]. variant: the name of the
     images wherever accuracies are reported. contents: the images of each class, by split as stored on disk: a val that
-    is held out of train counts as train. bits: in use, of files with more than 8 bits per channel; see `decode_image`.
+    is held out of train counts as train. bits: in use, of files with more than 8 bits per channel; None: no such files.
     """
 
     variant: str
@@ -84,7 +82,7 @@ class ImageFacts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     contents: Contents = field(default_factory=dict)
-    bits: int = ALL_BITS
+    bits: int | None = None
 
     @property
     def num_classes(self) -> int:

@@ -7,6 +7,7 @@ from s9.data.image_set import Split
 from s9.system.errors import UserError
 
 MOST_VAL, MOST_TEST = 5_000, 10_000  # images that are held out if no size is given
+HALF = 0.5  # of a given val becomes test
 
 
 def count_of(size: Size, total: int, classes: int, most: int = MOST_VAL) -> int:

@@ -20,8 +20,10 @@ THICK, SIZE = 0.06, 8.0  # a bar in inches, letters in points
 TRACK, GREY = "#e9ecef", "#555555"
 
 
-def save_bars(predictions: Sequence[tuple[Given, Prediction]], path: Path, top: int, *, title: str, bits: int) -> None:
-    """Writes the picture of one or more images, each with its `top` classes. bits: as in `decode_image`.
+def save_bars(
+    predictions: Sequence[tuple[Given, Prediction]], path: Path, top: int, *, title: str, bits: int | None
+) -> None:
+    """Writes the picture of one or more images, each with its `top` classes. bits: as in `decode_pixels`.
 
     Raises:
         UserError: it cannot be written, or an image has gone in the meantime.
@@ -34,7 +36,7 @@ def save_bars(predictions: Sequence[tuple[Given, Prediction]], path: Path, top: 
 
 
 @any_letters()
-def bars_figure(predictions: Sequence[tuple[Given, Prediction]], top: int, *, title: str, bits: int = 16) -> Figure:
+def bars_figure(predictions: Sequence[tuple[Given, Prediction]], top: int, *, title: str, bits: int | None) -> Figure:
     rows_each = min(top, len(predictions[0][1].names))
     columns = 1 + (len(predictions) > 3) + (len(predictions) > 10)
     rows = -(-len(predictions) // columns)

@@ -72,7 +72,7 @@ class ScoredRun:
         if precision == "auto":
             precision = trained_in if has_real_bfloat16(pick_device(device)) else "float32"
         if self.known or not self.config:
-            weights = "best" if self.file == self.folder.best else "final"
+            weights = "final" if self.given.endswith(WEIGHTS) or self.file == self.folder.final else "best"
             return load(self.given, weights=weights, device=device, precision=precision)
         compute = pick_compute(device, precision, prefix="")
         model = Trained(self.config, self.file, None).loaded(found, compute)
@@ -81,11 +81,7 @@ class ScoredRun:
 
 def read_run(given: str, weights: str = "final") -> ScoredRun:
     """The run that a folder, a name of shipped weights or a file of weights names. Raises UserError, as `load` does."""
-    folder, file = folder_of(given)
-    if weights == "best":
-        if given.endswith(WEIGHTS):
-            raise UserError(f"weights=best: has no effect on a file of weights ({given}); leave it out")
-        file = folder.best
+    folder, file = folder_of(given, weights)
     if not folder.config.is_file():
         about, file = about_weights(given, weights)
         return ScoredRun(given, folder, file, config=None, known=about.images, resize=about.resize)

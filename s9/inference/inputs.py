@@ -167,8 +167,8 @@ def _opens(content: bytes) -> bool:
         return False
 
 
-def pixels_of(image: Given, image_size: int, resize: str, bits: int = 16) -> np.ndarray | str:
-    """uint8 (image_size, image_size, 3), or why there are none. bits: as in `decode_image`."""
+def pixels_of(image: Given, image_size: int, resize: str, bits: int | None) -> np.ndarray | str:
+    """uint8 (image_size, image_size, 3), or why there are none. bits: as in `decode_pixels`."""
     if image.problem:
         return image.problem
     try:

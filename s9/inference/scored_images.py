@@ -115,7 +115,7 @@ def images_to_score(
     if config != taken.of_others and not _are_of_run(config, seed, known):
         config, changed = taken.of_others, taken.said()
     with _logged() as records:
-        found, splits, names = _everything(config, seed) if split == "all" else _one(config, seed, split, known)
+        found, splits, names = _everything(config, seed, known) if split == "all" else _one(config, seed, split, known)
     if known and found.image_size != known.image_size:
         sizes = f"{found.image_size} pixels, and the network takes {known.image_size}"
         raise UserError(f"the images are of {sizes}; give a folder of them: data=folder data.root=<folder>")
@@ -141,7 +141,7 @@ def _are_of_run(config: DataConfig, seed: int, known: ImageFacts | None) -> bool
     if known is None:
         return False
     with _logged():
-        found, _, _ = _everything(config, seed)
+        found, _, _ = _everything(config, seed, known)
     return found.fingerprint == known.fingerprint
 
 
@@ -152,17 +152,17 @@ def _one(
     if known and isinstance(config, FolderConfig):  # a run without facts needs mean and std, which are those of train
         folders = layout_of(Path(config.root)).folders
         if "train" not in folders and split in folders:
-            facts, parts = all_of_folder(config)
+            facts, parts = all_of_folder(config, known.bits)
             return facts, [parts[split].split], _names_of(parts[split])
-    data = load_images(config, seed)
+    data = load_images(config, seed, known.bits if known else None)
     part = {"train": data.train, "val": data.val, "test": data.test}[split]
     return data.facts, [part], list(_names(config, data, split, part))
 
 
-def _everything(config: DataConfig, seed: int) -> tuple[ImageFacts, list[Split], list[str]]:
+def _everything(config: DataConfig, seed: int, known: ImageFacts | None) -> tuple[ImageFacts, list[Split], list[str]]:
     """The same of all images."""
     if isinstance(config, FolderConfig):
-        facts, parts = all_of_folder(config)
+        facts, parts = all_of_folder(config, known.bits if known else None)
         names = [name for part in parts.values() for name in _names_of(part)]
         return facts, [part.split for part in parts.values()], names
     data = load_images(replace(config, val_size=0), seed)

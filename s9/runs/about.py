@@ -14,7 +14,7 @@ from s9.config.identity import Identity
 from s9.config.model import ModelConfig
 from s9.config.schema import Config
 from s9.config.stored import read_model
-from s9.data.image_set import ALL_BITS, ImageFacts
+from s9.data.image_set import ImageFacts
 from s9.models.shipped import SHIPPED, shipped
 from s9.runs.donor_folders import WEIGHTS, folder_of
 from s9.system.errors import UserError
@@ -41,7 +41,7 @@ class About:
         """Plain values, which `_read` reads, without names: two runs of one identity end with the same bytes."""
         images = replace(self.images, contents={}, variant=self.images.variant if self.is_of_known else FOLDER)
         found = asdict(replace(self, images=images, model=replace(self.model, name="", known_weak_points={})))
-        if images.bits == ALL_BITS:  # left out, so that earlier versions of s9 read these weights too
+        if images.bits is None:  # left out, so that earlier versions of s9 read these weights too
             del found["images"]["bits"]
         return found
 
@@ -73,9 +73,7 @@ def about_weights(given: str, weights: str = "final") -> tuple[About, Path]:
     Raises:
         UserError: there are no such weights, they are damaged, or their images are not recorded.
     """
-    folder, file = folder_of(given)
-    if weights == "best" and not given.endswith(WEIGHTS):
-        file = folder.best
+    folder, file = folder_of(given, weights)
     if not file.is_file():
         raise UserError(f"run={given}: {_missing(given, folder, weights)}")
     if stored := read_about(file):

@@ -184,7 +184,8 @@ def donor_of(key: str, given: str, config: Config) -> Donor:
     for path in (folder.config, folder.final, folder.summary, weights):
         if not path.is_file():
             give = f"give the folder of a finished run, or a name of shipped weights: {', '.join(shipped())}"
-            raise UserError(f"{said}: there is no {path}; {give}")
+            missing = "it lies in no run's folder" if folder.path.is_file() else f"there is no {path}"
+            raise UserError(f"{said}: {missing}; {give}")
     try:
         theirs = folder.read_config()
         folder.read_summary()

@@ -218,6 +218,9 @@ def _try_all_sizes(model: S9Net, facts: ImageFacts, compute: Compute, *, config:
 def refuse_changed_images(folder: RunFolder, known: ImageFacts, now: ImageFacts) -> None:
     """Raises UserError, which names what has changed, if the images are not those that the run began with."""
     changes = known.changes(now)
+    if not changes and known.bits != now.bits:
+        before = "began before s9 compared images of more than 8 bits in the depth that they get"
+        raise UserError(f"resume={folder}: {before}, so it may have had other images; start a new run")
     if changes:
         raise UserError(
             f"resume={folder}: the images have changed since the run began: {in_short(changes)}; "

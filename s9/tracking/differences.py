@@ -6,6 +6,7 @@ from typing import Any
 
 from s9.config.identity import FREE
 from s9.data.image_set import ImageFacts, in_short
+from s9.data.split import HALF, MOST_TEST, count_of
 from s9.tracking.compared_run import ComparedRun
 from s9.tracking.comparison import SAME_MACHINE
 
@@ -161,28 +162,38 @@ def _other_held_out(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def _val_of(run: ComparedRun) -> str | None:
-    """None where the configuration is unknown, or where other images make any val another one, as said elsewhere."""
-    given = run.facts.contents.get("val") if run.facts else None
+    """None where the configuration or the size is unknown."""
+    given, held = run.facts.contents.get("val") if run.facts else None, _test_size(run) or 0
     if given:
-        return f"a folder of {sum(count for count, _ in given.values()):,} ({_digest(given)})"
-    if not run.config:
-        return None
+        return f"a folder of {sum(_counts(given)) - held:,} ({_digest(given)})"
     size, seed = run.value("data.val_size"), run.value("data.val_seed")
-    seed = run.value("seed") if seed is None else seed
-    return "none" if size == 0 else f"{_part(size)} of train, chosen by seed {seed}"
+    if run.facts and run.config:
+        train = _counts(run.facts.contents["train"])
+        size = count_of(size, sum(train) - held, len(train))
+    if size is None:
+        return None
+    less = f" less {held:,} of test" if held else ""
+    return f"{size:,} of train{less}, chosen by seed {run.value('seed') if seed is None else seed}" if size else "none"
 
 
 def _test_of(run: ComparedRun) -> str | None:
     """None where the images have a test, which `_other_images` compares, or where they or the run are unknown."""
+    held = _test_size(run)
+    return None if held is None else f"{held:,} of {'val' if run.facts and 'val' in run.facts.contents else 'train'}"
+
+
+def _test_size(run: ComparedRun) -> int | None:
+    """How many images are held out as test, of val where there is one, else of train."""
     contents = run.facts.contents if run.facts else {}
     if not contents or not run.config or "test" in contents:
         return None
-    return f"{_part(run.value('data.test_size'))} of {'val' if 'val' in contents else 'train'}"
+    of, size = _counts(contents.get("val", contents["train"])), run.value("data.test_size")
+    return count_of(HALF if size is None and "val" in contents else size, sum(of), len(of), MOST_TEST)
 
 
-def _part(size: float | None) -> str:
-    """In words; None: what s9 holds out where no size is given."""
-    return "the usual part" if size is None else f"{size:,}"
+def _counts(classes: Mapping[str, tuple[int, str]]) -> list[int]:
+    """How many images each class has; a class without any does not count."""
+    return [count for count, _ in classes.values() if count]
 
 
 def _digest(classes: Mapping[str, tuple[int, str]]) -> str:

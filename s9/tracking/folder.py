@@ -20,7 +20,7 @@ import numpy as np
 from s9.config.identity import Identity
 from s9.config.schema import Config
 from s9.config.stored import as_yaml, read_stored
-from s9.data.image_set import ALL_BITS, ImageFacts, Problem, Rows
+from s9.data.image_set import ImageFacts, Problem, Rows
 from s9.system.errors import UserError
 from s9.system.files import write_whole
 from s9.tracking.lock import RunLock
@@ -113,7 +113,7 @@ class RunFolder:
                 for split, classes in stored["contents"].items()
             }
             tuples = {key: tuple(stored[key]) for key in ("class_names", "mean", "std")}
-            size, bits = int(stored["image_size"]), int(stored.get("bits", ALL_BITS))
+            size, bits = int(stored["image_size"]), stored.get("bits")
             return ImageFacts(stored["variant"], image_size=size, contents=contents, bits=bits, **tuples)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.images}: is damaged ({type(error).__name__}: {error})") from None

@@ -69,10 +69,11 @@ def compiled(model: nn.Module, device: torch.device, sizes: int = 1) -> nn.Modul
     Each image size (trainer.resolution) is compiled by itself: for sizes that vary, torch 2.14 fails on dilated layers.
 
     Args:
-        sizes: how many image sizes there are; above its limit, which is 8 at first, torch compiles no more of them.
+        sizes: how many image sizes there are; above its limit, which is 8 at first, torch compiles no more of them. The
+            limit is of a process, which may train many runs.
     """
     limits: Any = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, sizes + 1)
+    limits.recompile_limit += sizes
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     forward: nn.Module = torch.compile(model, mode=mode, dynamic=False)  # type: ignore[assignment]
     return forward

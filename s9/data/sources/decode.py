@@ -32,6 +32,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ALL_BITS = 16  # of a channel of a file with more than 8
 
 
 class Decoded(NamedTuple):
@@ -74,7 +75,7 @@ def quiet() -> Iterator[None]:
         pillow.setLevel(level)
 
 
-def decode_image(file: Path, image_size: int, bits: int = 16, *, resize: str = "stretch") -> Decoded:
+def decode_image(file: Path, image_size: int, bits: int = ALL_BITS, *, resize: str = "stretch") -> Decoded:
     """The image, brought to a square; for an animation, the first frame. Transparent parts become white.
 
     Args:
@@ -94,25 +95,29 @@ def decode_image(file: Path, image_size: int, bits: int = 16, *, resize: str = "
     return Decoded(pixels, _digest(content), greatest, whole=whole, near=near, small=small)
 
 
-def decode_pixels(file: Path, image_size: int, bits: int, *, resize: str) -> np.ndarray:
-    """The pixels of `decode_image` alone, in half the time. Raises what `decode_image` raises."""
+def decode_pixels(file: Path, image_size: int, bits: int | None, *, resize: str) -> np.ndarray:
+    """The pixels of `decode_image` alone, in half the time. Raises what `decode_image` raises.
+
+    Args:
+        bits: as in `decode_image`; None: all of them.
+    """
     content = _read(file)
     with _refused(file):
-        return np.asarray(squared(_upright(content, bits)[0], image_size, resize))
+        return np.asarray(squared(_upright(content, bits or ALL_BITS)[0], image_size, resize))
 
 
-def original(file: Path, longest: int, bits: int = 16) -> np.ndarray:
+def original(file: Path, longest: int, bits: int | None) -> np.ndarray:
     """uint8 (H, W, 3): the whole image, upright and in its own shape, its longer side at most `longest` pixels.
 
     Args:
-        bits: as in `decode_image`.
+        bits: as in `decode_pixels`.
 
     Raises:
         BrokenImageError, UserError: as `decode_image`.
     """
     content = _read(file)
     with _refused(file):
-        image, _ = _upright(content, bits)
+        image, _ = _upright(content, bits or ALL_BITS)
         image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
         return np.asarray(image)
 

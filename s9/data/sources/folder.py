@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from s9.config.data import FolderConfig
-from s9.data.image_set import ALL_BITS, ImageFacts, ImageSet, Problem
+from s9.data.image_set import ImageFacts, ImageSet, Problem
 from s9.data.sources.decode import DIGEST_SIZE, original
 from s9.data.sources.folder_decode import chosen_size, decoded, too_deep
 from s9.data.sources.folder_files import FolderFiles, folder_files
@@ -38,20 +38,23 @@ class _Folder(NamedTuple):
         mean, std = _mean_and_std(self.arrays[f"{next(iter(self.parts))}_sums"][np.sort(learned_from)], self.image_size)
         names = self.found.class_names
         contents = {split: _contents(names, part) for split, part in self.parts.items()}
-        bits = int(self.arrays["high_depth"][1]) if "high_depth" in self.arrays else ALL_BITS
+        bits = int(self.arrays["high_depth"][1]) if "high_depth" in self.arrays else None
         return ImageFacts(_variant(root), names, self.image_size, mean=mean, std=std, contents=contents, bits=bits)
 
 
-def load_folder(config: FolderConfig, seed: int) -> ImageSet:
+def load_folder(config: FolderConfig, seed: int, bits: int | None = None) -> ImageSet:
     """The images under `data.root`, as squares of `data.image_size`; mean and std are those of train with val.
 
     The log says what was taken and left out, the image size if it was chosen, which images are test and val, how many
     are copies, and how more than 8 bits per channel became 8.
 
+    Args:
+        bits: as for `decoded`.
+
     Raises:
         UserError: names the folder or file that is missing, empty, broken or of a class that the other split lacks.
     """
-    root, whole = Path(config.root), _read(config)
+    root, whole = Path(config.root), _read(config, bits)
     parts = whole.parts
     train, val, test = split_up(parts, config, seed)
     if "val" in parts:
@@ -71,22 +74,25 @@ def load_folder(config: FolderConfig, seed: int) -> ImageSet:
     )
 
 
-def all_of_folder(config: FolderConfig) -> tuple[ImageFacts, dict[str, Part]]:
+def all_of_folder(config: FolderConfig, bits: int | None = None) -> tuple[ImageFacts, dict[str, Part]]:
     """(facts, the readable images by the folder's own splits): nothing is held out, no copy is dropped; to be scored.
+
+    Args:
+        bits: as for `decoded`.
 
     Raises:
         UserError: as `load_folder`; one class of any split is enough.
     """
-    whole = _read(config, to_train=False)
+    whole = _read(config, bits, to_train=False)
     first = next(iter(whole.parts.values()))
     return whole.facts(Path(config.root), first.rows), whole.parts
 
 
-def _read(config: FolderConfig, *, to_train: bool = True) -> _Folder:
-    """Finds and decodes the images, and says so. to_train: as in `folder_files`."""
+def _read(config: FolderConfig, bits: int | None, *, to_train: bool = True) -> _Folder:
+    """Finds and decodes the images, and says so. bits: as for `decoded`. to_train: as in `folder_files`."""
     found = folder_files(Path(config.root), drop_gone=config.broken == "drop", to_train=to_train)
     chosen, side = (config.image_size, 0) if config.image_size else chosen_size(next(iter(found.splits.values())))
-    arrays = decoded(found.splits, config, chosen)
+    arrays = decoded(found.splits, config, chosen, bits)
     broken = _broken(found, arrays, config)
     log.info(_taken(found, broken))
     if side and side != chosen:
@@ -167,5 +173,5 @@ def _contents(class_names: tuple[str, ...], part: Part) -> dict[str, tuple[int, 
     return {name: (counts[i], of_class[i].hexdigest()[:24]) for i, name in enumerate(class_names)}
 
 
-def _original(train: Part, bits: int, place: int, longest: int) -> np.ndarray:
+def _original(train: Part, bits: int | None, place: int, longest: int) -> np.ndarray:
     return original(Path(train.file(place).path), longest, bits)

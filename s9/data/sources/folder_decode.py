@@ -16,7 +16,7 @@ from tqdm import tqdm
 from s9.config.data import FolderConfig
 from s9.data.image_set import CHUNK
 from s9.data.sources.cache import ANOTHER, cache_folder, cached_arrays
-from s9.data.sources.decode import DIGEST_SIZE, BrokenImageError, Decoded, decode_image, quiet
+from s9.data.sources.decode import ALL_BITS, DIGEST_SIZE, BrokenImageError, Decoded, decode_image, quiet
 from s9.data.sources.folder_files import File
 from s9.data.sources.pool import MANY, in_order
 from s9.data.sources.square import THUMBNAIL
@@ -49,19 +49,25 @@ def chosen_size(files: list[File]) -> tuple[int, int]:
     return (LARGE if side >= LARGE_FROM else SMALL), side
 
 
-def decoded(splits: Splits, config: FolderConfig, image_size: int) -> dict[str, np.ndarray]:
+def decoded(splits: Splits, config: FolderConfig, image_size: int, bits: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of the files of each split, mapped from the cache: images, digests, whole, near and small.
 
     train_sums, or those of the first split where there is no train: int64 (N, 6), per image the sums of each channel
     and of its squares. broken, where there are any:
     strings (count, 3) of split, index and reason; such a row of the images is black. high_depth: see `_decode`.
 
+    Args:
+        bits: with which to read files of more than 8 bits per channel, as a network was trained; None: those in use.
+
     Raises:
         UserError: the cache cannot be written, a file cannot be read, or one is broken or deep where that is refused.
     """
-    key = _key(splits, f"{image_size}\n{config.resize}")
-    folder = cache_folder(config.cache)
-    return cached_arrays(folder, key, lambda part: _decode(splits, config, image_size, part))
+    settings, folder = f"{image_size}\n{config.resize}", cache_folder(config.cache)
+    arrays = cached_arrays(folder, _key(splits, settings), lambda part: _decode(splits, config, image_size, None, part))
+    if bits is None or "high_depth" not in arrays or arrays["high_depth"][1] == bits:
+        return arrays
+    key = _key(splits, f"{settings}\n{bits} bits")
+    return cached_arrays(folder, key, lambda part: _decode(splits, config, image_size, bits, part))
 
 
 def _key(splits: Splits, settings: str) -> str:
@@ -74,7 +80,7 @@ def _key(splits: Splits, settings: str) -> str:
     return f"folder-{digest.hexdigest()[:24]}"
 
 
-def _decode(splits: Splits, config: FolderConfig, size: int, to: Path) -> None:
+def _decode(splits: Splits, config: FolderConfig, size: int, bits: int | None, to: Path) -> None:
     """Decodes straight into files, so that the folder may be larger than memory.
 
     The bits that deep files use are known only when all are decoded; if they are not 16, these files are decoded again.
@@ -102,9 +108,9 @@ def _decode(splits: Splits, config: FolderConfig, size: int, to: Path) -> None:
                     bar.update()
             _save(arrays, split, to)
         if deep:
-            bits = _bits_in_use(deep)
+            bits = bits or _bits_in_use(deep)
             np.save(to / "high_depth.npy", np.array([len(deep), bits, *deep[0][:2]]))
-            if bits != 16:
+            if bits != ALL_BITS:
                 _decode_again(splits, deep, to, image_size=size, bits=bits, resize=config.resize)
     if broken:
         np.save(to / "broken.npy", np.array([(split, str(index), reason) for split, index, reason in broken]))
@@ -166,6 +172,8 @@ def _decode_again(
 ) -> None:
     """Decodes the deep files in the depth that is now known: their pixels, and the hashes by which copies are found."""
     for number, (split, files) in enumerate(splits.items()):
+        if not any(of_split == number for of_split, *_ in deep):
+            continue
         arrays = {name: np.load(to / f"{split}_{name}.npy", allow_pickle=False) for name in _empty(0)}
         path = to / f"{split}_images.npy"
         header = path.stat().st_size - len(files) * 3 * image_size**2

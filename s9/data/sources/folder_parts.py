@@ -11,13 +11,12 @@ from s9.config.data import FolderConfig
 from s9.data.image_set import Problem, Rows, Split
 from s9.data.sources.copies import Images, as_bytes, copies
 from s9.data.sources.folder_files import File, FolderFiles
-from s9.data.split import MOST_TEST, held_out
+from s9.data.split import HALF, MOST_TEST, held_out
 from s9.system.errors import UserError
 
 log = logging.getLogger("s9")
 
 TEST_SEED = 0  # fixed once for all, so that all runs on a folder report the same test
-HALF = 0.5  # of a given val becomes test
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,10 @@ def layout_of(root: Path) -> Layout:
     inside = {entry.name: entry for entry in entries(root) if not hidden(entry.name) and is_folder(entry)}
     found = {split: _named(root, split, list(inside)) for split in NAMES}
     given = {split: root / name for split, name in found.items() if name and _has_folders(root / name)}
-    if not given and len(inside) > 1 and set(inside) <= set(found.values()):  # two such names are no two classes
-        there = f"{' and '.join(sorted(inside))} hold no class folders"
-        raise UserError(f"data.root={shown(root)}: {there}; {WANTED}. {OTHER_WAYS}")
+    of_splits = len(inside) > 1 and set(inside) <= set(found.values())  # two such names are no two classes
+    if of_splits and "train" not in given and (not given or found["train"]):
+        flat = " and ".join(sorted(name for name in inside if root / name not in given.values()))
+        raise UserError(f"data.root={shown(root)}: there are no class folders in {flat}; {WANTED}. {OTHER_WAYS}")
     if "train" not in given and (not given or len(given) < len(inside)):
         return Layout({"train": root})
     layout = Layout(given)

@@ -8,7 +8,9 @@ from s9.data.sources.folder import load_folder
 from s9.data.sources.own import load_own
 from s9.system.errors import UserError
 
-_kept: list[tuple[DataConfig, int, ImageSet]] | None = None  # the last data set; None: nothing is kept
+_kept: list[tuple[tuple[DataConfig, int, int | None], ImageSet]] | None = (
+    None  # the last data set; None: nothing is kept
+)
 
 
 def keep_images() -> None:
@@ -17,30 +19,33 @@ def keep_images() -> None:
     _kept = []
 
 
-def load_images(config: DataConfig, seed: int) -> ImageSet:
+def load_images(config: DataConfig, seed: int, bits: int | None = None) -> ImageSet:
     """The data set of `config`; its `val_seed`, else `seed`, fixes which images of train are held out as val.
+
+    Args:
+        bits: as for `folder_decode.decoded`.
 
     Raises:
         UserError: the images are missing, damaged or not of the form that the data set needs.
     """
-    seed = config.val_seed_of(seed)
-    for known, of_seed, images in _kept or []:
-        if (known, of_seed) == (config, seed):
+    asked = (config, config.val_seed_of(seed), bits)
+    for known, images in _kept or []:
+        if known == asked:
             return images
     if _kept is not None:
         _kept.clear()  # before the next is loaded: both may not fit into memory
-    images = _load(config, seed)
+    images = _load(*asked)
     if _kept is not None:
-        _kept.append((config, seed, images))
+        _kept.append((asked, images))
     return images
 
 
-def _load(config: DataConfig, seed: int) -> ImageSet:
+def _load(config: DataConfig, seed: int, bits: int | None) -> ImageSet:
     match config:
         case Cifar10Config():
             return load_cifar10(config, seed)
         case FolderConfig():
-            return load_folder(config, seed)
+            return load_folder(config, seed, bits)
         case DigitsConfig():
             return load_digits(config, seed)
         case OwnConfig():
