@@ -83,14 +83,15 @@ def test_a_job_keeps_the_users_tags_and_name(begun: Callable[..., Any]) -> None:
     assert (its.display_name, list(its.tags), its.run_group) == ("n seed=2", ["t", "sweep"], "g")
 
 
-def test_a_job_keeps_the_tags_of_wandbs_own_settings(
+def test_a_job_keeps_the_tags_of_wandbs_own_settings_but_its_group_is_the_sweep(
     begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb.teardown()
+    monkeypatch.setenv("WANDB_RUN_GROUP", "theirs")
     monkeypatch.setenv("WANDB_TAGS", "x,y")
     its = begun(swept={"seed": "2"})
     wandb.teardown()
-    assert list(its.tags) == ["x", "y", "sweep"]
+    assert (list(its.tags), its.run_group) == (["x", "y", "sweep"], "sweep")
 
 
 def test_a_run_alone_has_no_labels_and_no_tag(begun: Callable[..., Any]) -> None:

@@ -55,7 +55,8 @@ def begin(config: Config, own: Any, folder: Path, *, mode: str, run_id: str, **o
         id=run_id,
         resume="allow",
         name=named or config.run_name,
-        group=wanted.group or group or own.run_group or config.model.name,  # the sweep's view filters by the sweep
+        # The view of a sweep (s9.dashboard) shows the runs of its group.
+        group=wanted.group or (group if swept else None) or own.run_group or group or config.model.name,
         tags=tags or None,
         job_type=wanted.job_type or own.run_job_type or "train",
         dir=str(folder),
