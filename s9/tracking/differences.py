@@ -6,9 +6,9 @@ from typing import Any
 
 from s9.config.identity import FREE
 from s9.data.image_set import ImageFacts, in_short
-from s9.data.split import HALF, MOST_TEST, count_of
 from s9.tracking.compared_run import ComparedRun
 from s9.tracking.comparison import SAME_MACHINE
+from s9.tracking.held_out import test_of, val_of
 
 NAMES = ("model.name", "aug.name", "data.name")  # change no result, but say in short what differs
 # FREE for a reason that another file holds: without this file such a key may stand for a difference in results.
@@ -153,51 +153,12 @@ def _how_images_differ(first: ImageFacts, other: ImageFacts, split: str) -> str:
 
 def _other_held_out(runs: Sequence[ComparedRun]) -> list[str]:
     """Val and test, where they are no folders of their own but held out of the same images."""
-    parts = {"val": _groups(runs, _val_of), "test": _groups(runs, _test_of)}
+    parts = {"val": _groups(runs, val_of), "test": _groups(runs, test_of)}
     return [
         f"other {part} images: {_told(groups)}: {part} scores are not of the same images"
         for part, groups in parts.items()
         if len(groups) > 1
     ]
-
-
-def _val_of(run: ComparedRun) -> str | None:
-    """None where the configuration or the size is unknown."""
-    given, held = run.facts.contents.get("val") if run.facts else None, _test_size(run) or 0
-    if given:
-        return f"a folder of {sum(_counts(given)) - held:,} ({_digest(given)})"
-    size, seed = run.value("data.val_size"), run.value("data.val_seed")
-    if run.facts and run.config:
-        train = _counts(run.facts.contents["train"])
-        size = count_of(size, sum(train) - held, len(train))
-    if size is None:
-        return None
-    less = f" less {held:,} of test" if held else ""
-    return f"{size:,} of train{less}, chosen by seed {run.value('seed') if seed is None else seed}" if size else "none"
-
-
-def _test_of(run: ComparedRun) -> str | None:
-    """None where the images have a test, which `_other_images` compares, or where they or the run are unknown."""
-    held = _test_size(run)
-    return None if held is None else f"{held:,} of {'val' if run.facts and 'val' in run.facts.contents else 'train'}"
-
-
-def _test_size(run: ComparedRun) -> int | None:
-    """How many images are held out as test, of val where there is one, else of train."""
-    contents = run.facts.contents if run.facts else {}
-    if not contents or not run.config or "test" in contents:
-        return None
-    of, size = _counts(contents.get("val", contents["train"])), run.value("data.test_size")
-    return count_of(HALF if size is None and "val" in contents else size, sum(of), len(of), MOST_TEST)
-
-
-def _counts(classes: Mapping[str, tuple[int, str]]) -> list[int]:
-    """How many images each class has; a class without any does not count."""
-    return [count for count, _ in classes.values() if count]
-
-
-def _digest(classes: Mapping[str, tuple[int, str]]) -> str:
-    return next(iter(sorted(digest for _, digest in classes.values())), "")[:6]
 
 
 def _other_training(runs: Sequence[ComparedRun]) -> list[str]:
