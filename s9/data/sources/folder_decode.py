@@ -63,11 +63,11 @@ def decoded(splits: Splits, config: FolderConfig, image_size: int, bits: int | N
         UserError: the cache cannot be written, a file cannot be read, or one is broken or deep where that is refused.
     """
     settings, folder = f"{image_size}\n{config.resize}", cache_folder(config.cache)
-    arrays = cached_arrays(folder, _key(splits, settings), lambda part: _decode(splits, config, image_size, None, part))
+    decode = partial(_decode, splits, config, image_size)
+    arrays = cached_arrays(folder, _key(splits, settings), partial(decode, bits=None))
     if bits is None or "high_depth" not in arrays or arrays["high_depth"][1] == bits:
         return arrays
-    key = _key(splits, f"{settings}\n{bits} bits")
-    return cached_arrays(folder, key, lambda part: _decode(splits, config, image_size, bits, part))
+    return cached_arrays(folder, _key(splits, f"{settings}\n{bits} bits"), partial(decode, bits=bits))
 
 
 def _key(splits: Splits, settings: str) -> str:
@@ -80,7 +80,7 @@ def _key(splits: Splits, settings: str) -> str:
     return f"folder-{digest.hexdigest()[:24]}"
 
 
-def _decode(splits: Splits, config: FolderConfig, size: int, bits: int | None, to: Path) -> None:
+def _decode(splits: Splits, config: FolderConfig, size: int, to: Path, *, bits: int | None) -> None:
     """Decodes straight into files, so that the folder may be larger than memory.
 
     The bits that deep files use are known only when all are decoded; if they are not 16, these files are decoded again.
