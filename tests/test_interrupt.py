@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +18,7 @@ from s9.system.interrupt import STEP_WITHIN_S, Interrupted, Interrupts
 from s9.tracking.folder import RunFolder
 from s9.training.checkpoint import found, read
 from tests import processes
+from tests.conftest import ROOT
 from tests.processes import QUICK, WORKERS, differing, finish, group_is_empty, start, state
 
 # One epoch ends by itself; the other is long enough to be cut, and saved only then.
@@ -218,6 +221,22 @@ def test_a_step_that_ends_in_time_is_not_left() -> None:
         assert ended == signal.SIGTERM
         interrupts.stop_if_received()
     time.sleep(STEP_WITHIN_S + 0.5)  # no alarm comes afterwards
+
+
+@pytest.mark.parametrize("end", ["leave", "None"])
+def test_a_signal_that_comes_again_while_a_command_ends_does_not_change_its_exit_code(end: str) -> None:
+    code = f"""
+import os, signal
+from s9.system.interrupt import Interrupted, Interrupts, leave
+try:
+    with Interrupts(end={end}):
+        os.kill(os.getpid(), signal.SIGTERM)
+except Interrupted as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    leave(128 + stop.number)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143 if end == "leave" else -signal.SIGTERM, "")
 
 
 @pytest.fixture

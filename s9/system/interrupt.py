@@ -39,6 +39,9 @@ class Interrupted(BaseException):
 class Interrupts:
     """Listens inside a `with` block, whose end restores the previous handlers.
 
+    In a command that a signal ends, signals that come after the block are ignored, but for Ctrl-C: a scheduler sends
+    its signals more than once, and the exit code is that of the first.
+
     Args:
         end: ends the process with an exit code if a signal could not be handled in time; `leave` for a command. None
             in a process that others rely on (a worker of joblib or ray), which then lives on.
@@ -79,8 +82,9 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         self._set_alarm(0)
+        late = SIGNALS[1:] if self.of_a_door and self.received is not None else ()
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if number in late else handler)
         if self.wakeup is not None:
             signal.set_wakeup_fd(self.wakeup_before)
             os.close(self.wakeup)  # ends the thread
