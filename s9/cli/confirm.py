@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from s9.cli.compose import Asked, compose
 from s9.cli.door import key_values
 from s9.cli.help import groups
-from s9.cli.launch import asked_of, quoted, read_flags, start
+from s9.cli.launch import asked_of, quoted, read_flags
 from s9.cli.mistakes import parse
 from s9.cli.plan import Plan, of_sweep, plan_of
-from s9.cli.sweep import say
+from s9.cli.sweep import run_plan, say
 from s9.sweeps.answer import answer_of
 from s9.sweeps.confirmation import ConfirmationFolder
 from s9.sweeps.confirmed import confirmed_in_words
@@ -72,12 +72,12 @@ def confirm(arguments: Sequence[str], interrupts: Interrupts, usage: str) -> int
     jobs = [*(o for o in asked.overrides if _key(o) != SEED), _cells([best, baseline])]
     jobs += [f"{SEED}={','.join(map(str, wanted.seeds))}", f"hydra.sweep.dir={quoted(folder.folder.path)}", *more]
     dry = any(a.lower() == "sweep.dry_run=true" for a in more)
-    plan = plan_of(asked_of(read_flags([*flags, *jobs])))  # a mistake is found before anything is stored
+    plan = plan_of(asked_of(read_flags([*flags, *jobs])))
     for what, values, known in zip(("best", "baseline"), (best, baseline), digests, strict=True):
         _refuse_another(what, values, known, plan)
     if not dry:
         folder.note(wanted)
-    code = start([*flags, *jobs], interrupts)
+    code = run_plan(plan, [*flags, *jobs], interrupts)
     if not dry:
         answer = answer_of(sweep)
         print("\n".join(confirmed_in_words(sweep.path, answer.cells, answer.confirmations, answer.analysis)))

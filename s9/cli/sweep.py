@@ -36,7 +36,11 @@ def run_sweep(asked: Asked, arguments: Sequence[str], interrupts: Interrupts) ->
         UserError: in one line, what is wrong; no job has started.
         Interrupted: a signal came; all jobs are saved.
     """
-    plan = plan_of(asked)
+    return run_plan(plan_of(asked), arguments, interrupts)
+
+
+def run_plan(plan: Plan, arguments: Sequence[str], interrupts: Interrupts) -> int:
+    """`run_sweep` of what is planned."""
     for line in [*plan.said, *against_before(plan)]:
         say(line)
     rows = {job.digest: plan.folder.row(job.digest, job.values) for job in plan.jobs}
