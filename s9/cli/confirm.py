@@ -181,9 +181,8 @@ def _chosen(what: str, text: str, cells: Sequence[Cell]) -> dict[str, str]:
         UserError: no cell, or several, have these values.
     """
     keys = "|".join(re.escape(key) for key in {key for cell in cells for key in cell.values})
-    words = dict(
-        word.partition("=")[::2] for word in re.split(rf"\s+(?=(?:{keys})=)", text.strip())
-    )  # values may have spaces
+    each = re.split(rf"\s+(?=(?:{keys})=)", text.strip())  # values may have spaces
+    words = dict(word.partition("=")[::2] for word in each)
     found = [cell for cell in cells if have(cell.values, words)]
     if len(found) != 1:
         listed = "; ".join(f"'{named(cell.values)}'" for cell in (found or cells)[:3])

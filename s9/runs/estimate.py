@@ -20,14 +20,8 @@ from s9.training.operations import PER_MULTIPLY
 from s9.training.ranks import Ranks
 
 WARM_UP, TIMED = 3, 8  # steps
-LIKE = (
-    "data",
-    "trainer",
-    "device",
-    "precision",
-    "aug",
-    "distillation",
-)  # parts of the identity that a run's time depends on
+# Parts of the identity that a run's time depends on, beside its networks.
+LIKE = ("data", "trainer", "device", "precision", "aug", "distillation")
 MOST = 200  # runs that are looked at, the newest first
 
 

@@ -8,9 +8,8 @@ from s9.data.sources.folder import load_folder
 from s9.data.sources.own import load_own
 from s9.system.errors import UserError
 
-_kept: list[tuple[tuple[DataConfig, int, int | None], ImageSet]] | None = (
-    None  # the last data set; None: nothing is kept
-)
+# What was asked for last, and its data set; None: nothing is kept.
+_kept: list[tuple[tuple[DataConfig, int, int | None], ImageSet]] | None = None
 
 
 def keep_images() -> None:
