@@ -80,6 +80,16 @@ def test_it_is_not_trained_and_its_batch_statistics_stay() -> None:
     assert all(torch.equal(value, before[name]) for name, value in one.models[0].state_dict().items())
 
 
+def test_the_logits_of_several_are_averaged_in_float32() -> None:
+    """Though each network computes them in bfloat16, in which their mean would be rounded a second time."""
+    models, images = [small_run(f"seed={seed}").model.eval() for seed in (1, 2)], torch.randn(64, 3, 32, 32)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        said = Teacher(models, DistillationConfig())(images, view=1, batch=1)
+        first, second = (model(images) for model in models)
+    assert first.dtype == torch.bfloat16
+    assert torch.equal(said, (first.float() + second.float()) / 2)
+
+
 @pytest.mark.parametrize(
     ("override", "wanted"),
     [

@@ -32,7 +32,7 @@ class Teacher:
         known = self.kept.read(view, batch) if self.kept else None
         if known is not None:
             return known.to(images.device)
-        logits = torch.stack([model(images) for model in self.models]).mean(0).float()
+        logits = torch.stack([model(images).float() for model in self.models]).mean(0)
         if self.kept:
             self.kept.write(view, batch, logits)
         return logits
