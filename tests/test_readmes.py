@@ -40,7 +40,7 @@ OWN = {
 
 def told(file: Path) -> Iterator[tuple[str, str]]:
     """(door, its arguments) of each command; of a table the cells below `python -m s9.train data=folder` ... too."""
-    text = file.read_text()
+    text = re.sub(r"\\\n\s*", "", file.read_text())  # a command that the shell reads on to the next line
     for match in COMMAND.finditer(text):
         yield match.group(1), match.group(2).split("  ")[0]
     for match in re.finditer(r'make train ARGS="([^"]+)"', text):
@@ -79,11 +79,7 @@ def check(door: str, arguments: list[str]) -> None:
     composes(tuple(given), str(ROOT / folder) if folder else None)
 
 
-@pytest.mark.parametrize(
-    ("file", "door", "arguments"),
-    [pytest.param(*c, marks=pytest.mark.slow if "weights" in c[0] else ()) for c in COMMANDS],
-    ids=lambda value: str(value)[:80],
-)
+@pytest.mark.parametrize(("file", "door", "arguments"), COMMANDS, ids=lambda value: str(value)[:80])
 def test_every_command_composes(file: str, door: str, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ROOT / "s9" / f"{door}.py").exists(), file
     if "my_package" in arguments:
