@@ -138,6 +138,17 @@ def test_every_option_takes_other_classes_and_image_sizes(name: str, num_classes
         assert model(random_images(1, image_size)).shape == (1, num_classes)
 
 
+def test_frontier_dilated_has_at_every_fourth_pixel_the_numbers_of_its_sparse_form() -> None:
+    sparse = composed("model=frontier", "+model.blocks.C1.conv3.dilation=2").model
+    of_few, of_all = S9Net(sparse, FACTS).eval(), S9Net(model_config("frontier_dilated"), FACTS).eval()
+    of_all.load_state_dict(of_few.state_dict())
+    with torch.no_grad():
+        few, every = (model.layer_outputs(random_images(2))[-1] for model in (of_few, of_all))
+    torch.testing.assert_close(every[:, :, ::4, ::4], few, rtol=1e-4, atol=1e-5)
+    assert every.shape[2:] == (32, 32)
+    assert not torch.allclose(every[:, :, 1::4, 1::4], few, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_option_stores_its_filters_channels_last(name: str) -> None:
     convs = convolutions(S9Net(model_config(name), FACTS))
