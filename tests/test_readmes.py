@@ -40,7 +40,7 @@ OWN = {
 
 def told(file: Path) -> Iterator[tuple[str, str]]:
     """(door, its arguments) of each command; of a table the cells below `python -m s9.train data=folder` ... too."""
-    text = re.sub(r"\\\n\s*", "", file.read_text())  # a command that the shell reads on to the next line
+    text = re.sub(r"\s*\\\n\s*", " ", file.read_text())  # a command that the shell reads on to the next line
     for match in COMMAND.finditer(text):
         yield match.group(1), match.group(2).split("  ")[0]
     for match in re.finditer(r'make train ARGS="([^"]+)"', text):
